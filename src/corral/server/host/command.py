@@ -58,7 +58,11 @@ async def run(
     try:
         process = await asyncio.create_subprocess_exec(
             *args,
-            stdin=asyncio.subprocess.PIPE if isinstance(feed, bytes) else feed if feed is not None else asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE
+            if isinstance(feed, bytes)
+            else feed
+            if feed is not None
+            else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE if stdout is None else stdout,
             stderr=asyncio.subprocess.PIPE,
             cwd=cwd,

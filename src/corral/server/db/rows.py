@@ -1,0 +1,91 @@
+"""Columns to frozen dataclasses by name, and the key-value tables that hang below most rows."""
+
+import dataclasses
+import sqlite3
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from corral.server.db.database import Tx
+
+T = TypeVar("T")
+
+
+def to(kind: type[T], row: sqlite3.Row, **extra: Any) -> T:
+    """The dataclass whose fields are the row's columns of the same names, and `extra`."""
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: row[name] for name in row.keys() if name in names and name not in extra}, **extra)  # noqa: SIM118
+
+
+def marks(values: Iterable[Any]) -> str:
+    """`?, ?, ?` for an IN list."""
+    return ", ".join("?" for _ in values)
+
+
+def read_configs(tx: Tx, table: str, column: str, ids: Iterable[int] | None = None) -> dict[int, dict[str, str]]:
+    """The configs of many owners in one query: {owner id: {key: value}}; all owners where `ids` is None.
+
+    `table` and `column` are names from the code, never from a client.
+    """
+    configs: dict[int, dict[str, str]] = {}
+    sql = f"SELECT {column}, key, value FROM {table}"
+    if ids is None:
+        found = tx.rows(f"{sql} ORDER BY key")
+    else:
+        wanted = list(ids)
+        if not wanted:
+            return {}
+        if len(wanted) > 500:
+            found = [row for row in tx.rows(f"{sql} ORDER BY key") if row[0] in set(wanted)]
+        else:
+            found = tx.rows(f"{sql} WHERE {column} IN ({marks(wanted)}) ORDER BY key", *wanted)
+    for owner, key, value in found:
+        configs.setdefault(owner, {})[key] = value
+    return configs
+
+
+def write_config(tx: Tx, table: str, column: str, owner: int, config: Mapping[str, str]) -> None:
+    """Replace the config of one owner; empty values are not stored."""
+    tx.execute(f"DELETE FROM {table} WHERE {column} = ?", owner)
+    tx.many(
+        f"INSERT INTO {table} ({column}, key, value) VALUES (?, ?, ?)",
+        [(owner, key, value) for key, value in config.items() if value != ""],
+    )
+
+
+Devices = dict[str, dict[str, str]]
+
+
+def read_devices(tx: Tx, prefix: str, ids: Iterable[int] | None = None) -> dict[int, Devices]:
+    """The devices of many owners: {owner id: {device: {key: value}}}, from `<prefix>s_devices` and its config table."""
+    table, column = f"{prefix}s_devices", f"{prefix}_id"
+    where, values = "", []
+    if ids is not None:
+        values = list(ids)
+        if not values:
+            return {}
+        if len(values) <= 500:
+            where = f"WHERE d.{column} IN ({marks(values)})"
+        else:
+            values = []
+    devices: dict[int, Devices] = {}
+    for owner, name, key, value in tx.rows(
+        f"SELECT d.{column}, d.name, c.key, c.value FROM {table} d"
+        f" LEFT JOIN {table}_config c ON c.{prefix}_device_id = d.id {where} ORDER BY d.name, c.key",
+        *values,
+    ):
+        device = devices.setdefault(owner, {}).setdefault(name, {})
+        if key is not None:
+            device[key] = value
+    return devices
+
+
+def write_devices(tx: Tx, prefix: str, owner: int, devices: Mapping[str, Mapping[str, str]]) -> None:
+    """Replace the devices of one owner."""
+    table, column = f"{prefix}s_devices", f"{prefix}_id"
+    tx.execute(f"DELETE FROM {table} WHERE {column} = ?", owner)
+    for name, device in devices.items():
+        device_id = tx.execute(f"INSERT INTO {table} ({column}, name) VALUES (?, ?)", owner, name)
+        tx.many(
+            f"INSERT INTO {table}_config ({prefix}_device_id, key, value) VALUES (?, ?, ?)",
+            [(device_id, key, value) for key, value in device.items() if value != ""],
+        )

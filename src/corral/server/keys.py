@@ -1,0 +1,182 @@
+"""Config keys declared once: types, tables and typed reads.
+
+A table drives validation, defaults, /1.0/metadata/configuration, documentation and completion. Stored configuration
+stays `dict[str, str]`.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, overload
+
+from corral import units
+from corral.errors import InvalidRequest
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyType(Generic[T]):
+    """How a value is read. `parse` raises InvalidRequest or ValueError for a bad one."""
+
+    name: str
+    parse: Callable[[str], T]
+
+
+def _integer(text: str) -> int:
+    if not re.fullmatch(r"-?[0-9]+", text) or abs(int(text)) >= 2**63:
+        raise InvalidRequest(f"Invalid value for an integer {text!r}")
+    return int(text)
+
+
+def _unsigned(text: str) -> int:
+    value = _integer(text)
+    if value < 0:
+        raise InvalidRequest(f"Invalid value for an unsigned integer {text!r}")
+    return value
+
+
+STRING: KeyType[str] = KeyType("string", str)
+BOOL: KeyType[bool] = KeyType("bool", units.parse_boolean)
+INTEGER: KeyType[int] = KeyType("integer", _integer)
+UNSIGNED: KeyType[int] = KeyType("integer", _unsigned)
+SIZE: KeyType[int] = KeyType("size", units.parse_size)
+BIT_RATE: KeyType[int] = KeyType("bit rate", units.parse_bit_rate)
+WORDS: KeyType[list[str]] = KeyType("list", lambda text: [word.strip() for word in text.split(",") if word.strip()])
+IPV4: KeyType[ipaddress.IPv4Address] = KeyType("IPv4 address", ipaddress.IPv4Address)
+IPV6: KeyType[ipaddress.IPv6Address] = KeyType("IPv6 address", ipaddress.IPv6Address)
+
+
+def enum(*words: str) -> KeyType[str]:
+    """One of some words."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise InvalidRequest(f"Invalid value {text!r} (not one of {', '.join(words)})")
+        return text
+
+    return KeyType("one of " + ", ".join(words), parse)
+
+
+def integer_between(low: int, high: int) -> KeyType[int]:
+    """A whole number within bounds, both included."""
+
+    def parse(text: str) -> int:
+        value = _integer(text)
+        if not low <= value <= high:
+            raise InvalidRequest(f"Value {text} is not between {low} and {high}")
+        return value
+
+    return KeyType("integer", parse)
+
+
+def matching(pattern: str, noun: str) -> KeyType[str]:
+    """Text that matches a regular expression as a whole."""
+    compiled = re.compile(pattern)
+
+    def parse(text: str) -> str:
+        if compiled.fullmatch(text) is None:
+            raise InvalidRequest(f"Invalid {noun} {text!r}")
+        return text
+
+    return KeyType(noun, parse)
+
+
+@dataclass(frozen=True, slots=True)
+class Key(Generic[T]):
+    """One config key, or a family where the name ends in `.*` or has `*` for one part (`limits.kernel.*`).
+
+    `live` keys take effect on running things; `applies` limits a key to some kinds of thing (empty: all);
+    `settable` is False for keys that only the daemon writes.
+    """
+
+    name: str
+    type: KeyType[T]
+    default: str | None = None
+    live: bool = True
+    doc: str = ""
+    applies: frozenset[str] = frozenset()
+    scope: str = "global"
+    settable: bool = True
+
+    def check(self, text: str) -> None:
+        """Raise InvalidRequest where the value is none of this key's; empty is always allowed and means unset."""
+        if text == "":
+            return
+        try:
+            self.type.parse(text)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"Invalid value for config key {self.name!r}: {error}") from error
+        except ValueError as error:
+            raise InvalidRequest(f"Invalid value for config key {self.name!r}: {error}") from error
+
+
+class KeyTable:
+    """The keys of one noun or driver. `free` prefixes (`user.`) take any name and value."""
+
+    def __init__(self, *keys: Key[Any], free: Iterable[str] = ("user.",)) -> None:
+        self._exact = {key.name: key for key in keys if "*" not in key.name}
+        self._families = [(_family(key.name), key) for key in keys if "*" in key.name]
+        self._free = tuple(free)
+
+    def __iter__(self) -> Iterator[Key[Any]]:
+        yield from self._exact.values()
+        for _, key in self._families:
+            yield key
+
+    def __add__(self, other: "KeyTable") -> "KeyTable":
+        return KeyTable(*self, *other, free=dict.fromkeys((*self._free, *other._free)))
+
+    def find(self, name: str) -> Key[Any] | None:
+        """The key that this name belongs to."""
+        if name in self._exact:
+            return self._exact[name]
+        for pattern, key in self._families:
+            if pattern.fullmatch(name):
+                return key
+        return None
+
+    def is_free(self, name: str) -> bool:
+        """Whether any value may stand under this name."""
+        return name.startswith(self._free)
+
+    def validate(self, config: Mapping[str, str], *, unknown: str = "Unknown configuration key: {name}") -> None:
+        """Check every name and value; raises InvalidRequest for the first that is wrong."""
+        for name, text in config.items():
+            if self.is_free(name):
+                continue
+            key = self.find(name)
+            if key is None:
+                raise InvalidRequest(unknown.format(name=name))
+            key.check(text)
+
+
+def _family(name: str) -> re.Pattern[str]:
+    if name.endswith(".*"):
+        return re.compile(re.escape(name[:-1]).replace(r"\*", "[^.]+") + ".+")
+    return re.compile(re.escape(name).replace(r"\*", "[^.]+"))
+
+
+class Config(Mapping[str, str]):
+    """Stored configuration with typed reads: `config[KEY]` is the parsed value or the key's parsed default."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = dict(values)
+
+    @overload
+    def __getitem__(self, key: str) -> str: ...
+    @overload
+    def __getitem__(self, key: Key[T]) -> T | None: ...
+    def __getitem__(self, key: "str | Key[Any]") -> Any:
+        if isinstance(key, str):
+            return self._values[key]
+        text = self._values.get(key.name) or key.default
+        return key.type.parse(text) if text is not None and text != "" else None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
