@@ -11,7 +11,11 @@ The message is the whole story for the user: what happened, to which thing, and 
 that reaches the edge is a defect of Corral: it is logged with its traceback and the user sees "Internal error".
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class CorralError(Exception):

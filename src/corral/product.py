@@ -1,15 +1,19 @@
 """The names a program goes by: `corral`/`corrald`, or `lxc`/`lxd` when called so, with the directories that follow.
 
-Every layer may import this; it decides nothing but names.
+Every layer may import this; it decides nothing but names. The command line imports it on every run, so it loads
+nothing itself: `pathlib` comes with the first path that is asked for.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 
-@dataclass(frozen=True, slots=True)
 class Product:
     """One face of the programs.
 
@@ -17,10 +21,13 @@ class Product:
     names of its environment variables (`LXD_DIR`, `CORRAL_DIR`).
     """
 
-    name: str
-    client: str
-    title: str
-    prefix: str
+    __slots__ = ("client", "name", "prefix", "title")
+
+    def __init__(self, name: str, client: str, title: str, prefix: str) -> None:
+        self.name = name
+        self.client = client
+        self.title = title
+        self.prefix = prefix
 
     @property
     def bridge(self) -> str:
@@ -29,25 +36,42 @@ class Product:
 
     def state_dir(self, environ: Mapping[str, str] = os.environ) -> Path:
         """Where the daemon keeps all that must not be lost."""
-        return Path(environ.get(f"{self.prefix}_DIR") or f"/var/lib/{self.name}")
+        return _path(self.state_dir_name(environ))
+
+    def state_dir_name(self, environ: Mapping[str, str] = os.environ) -> str:
+        """The state directory as text."""
+        return environ.get(f"{self.prefix}_DIR") or f"/var/lib/{self.name}"
 
     def log_dir(self, environ: Mapping[str, str] = os.environ) -> Path:
         """Where logs go: below a state directory that was chosen by the environment, else below /var/log."""
         chosen = environ.get(f"{self.prefix}_DIR")
-        return Path(chosen) / "logs" if chosen else Path(f"/var/log/{self.name}")
+        return _path(f"{chosen}/logs" if chosen else f"/var/log/{self.name}")
 
     def socket_path(self, environ: Mapping[str, str] = os.environ) -> Path:
         """The Unix socket of the API."""
-        chosen = environ.get(f"{self.prefix}_SOCKET")
-        return Path(chosen) if chosen else self.state_dir(environ) / "unix.socket"
+        return _path(self.socket_name(environ))
+
+    def socket_name(self, environ: Mapping[str, str] = os.environ) -> str:
+        """The path of the API's Unix socket as text."""
+        return environ.get(f"{self.prefix}_SOCKET") or f"{self.state_dir_name(environ)}/unix.socket"
 
     def client_conf_dir(self, environ: Mapping[str, str] = os.environ) -> Path:
         """Where the command line keeps its remotes and keys."""
+        return _path(self.client_conf_dir_name(environ))
+
+    def client_conf_dir_name(self, environ: Mapping[str, str] = os.environ) -> str:
+        """The directory of the command line's remotes and keys as text."""
         chosen = environ.get(f"{self.prefix}_CONF")
         if chosen:
-            return Path(chosen)
-        home = environ.get("HOME") or "/"
-        return Path(environ.get("XDG_CONFIG_HOME") or f"{home}/.config") / self.client
+            return chosen
+        home = environ.get("HOME") or os.path.expanduser("~")
+        return f"{home}/.config/{self.client}"
+
+
+def _path(name: str) -> Path:
+    from pathlib import Path
+
+    return Path(name)
 
 
 CORRAL = Product(name="corral", client="corral", title="Corral", prefix="CORRAL")
@@ -56,4 +80,4 @@ LXD = Product(name="lxd", client="lxc", title="LXD", prefix="LXD")
 
 def product_of(program: str) -> Product:
     """The product whose program this is: `lxc` and `lxd`, by whatever path, are LXD's; all else is Corral."""
-    return LXD if os.path.basename(program) in ("lxc", "lxd") else CORRAL
+    return LXD if program.rpartition("/")[2] in ("lxc", "lxd") else CORRAL
