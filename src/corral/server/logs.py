@@ -1,0 +1,60 @@
+"""The daemon's log: one logfmt line a record, to standard error and a file or syslog, and as events of the API."""
+
+import logging
+import logging.handlers
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from corral.server.events.bus import Events
+from corral.server.events.model import Logging
+
+_LEVELS = {
+    logging.DEBUG: "debug",
+    logging.INFO: "info",
+    logging.WARNING: "warning",
+    logging.ERROR: "error",
+    logging.CRITICAL: "fatal",
+}
+
+
+class LogfmtFormatter(logging.Formatter):
+    """`time="2026-01-02T03:04:05Z" level=info msg="..."`, with a traceback as further lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        message = record.getMessage().replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        line = f'time="{moment}" level={_LEVELS.get(record.levelno, "info")} msg="{message}"'
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class EventHandler(logging.Handler):
+    """Hands log records to those who listen to `logging` events."""
+
+    def __init__(self, events: Events) -> None:
+        super().__init__()
+        self._events = events
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._events.wants("logging"):
+            level = _LEVELS.get(record.levelno, "info")
+            self._events.publish(Logging(level, record.getMessage(), {"module": record.name.removeprefix("corral.")}))
+
+
+def configure(*, debug: bool, verbose: bool, file: Path | None, syslog: str | None) -> None:
+    """Set up the handlers: standard error shows warnings, more with `verbose` and `debug`; files get information."""
+    root = logging.getLogger()
+    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    stderr = logging.StreamHandler(sys.stderr)
+    stderr.setLevel(logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING)
+    handlers: list[logging.Handler] = [stderr]
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.handlers.WatchedFileHandler(file))
+    if syslog is not None:
+        handlers.append(logging.handlers.SysLogHandler(address="/dev/log"))
+        handlers[-1].ident = f"{syslog}: "  # type: ignore[attr-defined]
+    for handler in handlers:
+        handler.setFormatter(LogfmtFormatter())
+        root.addHandler(handler)

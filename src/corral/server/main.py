@@ -1,0 +1,204 @@
+"""The daemon: builds everything, connects events to reactions, starts and stops the listeners. Knows everyone."""
+
+import argparse
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import IO
+
+from corral.errors import CorralError, Unavailable
+from corral.product import Product, product_of
+from corral.server import logs
+from corral.server.background import Background
+from corral.server.context import Context, Member
+from corral.server.db import schema
+from corral.server.db.database import Database
+from corral.server.events.bus import Events
+from corral.server.lifetime import Lifetime
+from corral.server.locks import Locks
+from corral.server.operations.registry import Operations
+from corral.server.rest import listeners
+from corral.server.rest.dispatch import Dispatcher
+from corral.server.rest.listeners import Listeners
+from corral.server.rest.routes import table
+from corral.server.rest.routing import Router
+
+log = logging.getLogger(__name__)
+
+OPERATIONS_GRACE_S = 5.0
+"""How long running operations may go on after the daemon was asked to end."""
+
+Step = Callable[[Context], Awaitable[None]]
+
+START_STEPS: tuple[Step, ...] = ()
+"""What happens between the opening of the database and the first request, in this order."""
+
+STOP_INSTANCES_STEPS: tuple[Step, ...] = ()
+"""What happens when the host goes down, in this order."""
+
+
+class LocalDatabase(Database):
+    """The tables of this member alone."""
+
+
+def parse_flags(argv: list[str]) -> argparse.Namespace:
+    """The daemon's flags."""
+    parser = argparse.ArgumentParser(prog=os.path.basename(argv[0]), description="The daemon.", allow_abbrev=False)
+    parser.add_argument("-d", "--debug", action="store_true", help="show all debug messages")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show all information messages")
+    parser.add_argument("--logfile", type=Path, help="path of the log file")
+    parser.add_argument("--syslog", action="store_true", help="log to syslog")
+    parser.add_argument("--group", help="the group that owns the Unix socket")
+    return parser.parse_args(argv[1:])
+
+
+def lock_directory(state_dir: Path) -> IO[str]:
+    """Hold the state directory for this process alone; raises Unavailable where another daemon has it."""
+    file = open(state_dir / ".lock", "w")  # noqa: SIM115  (held as long as the daemon lives)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise Unavailable(f"Another daemon already uses {state_dir}") from None
+    return file
+
+
+def make_directories(member: Member) -> None:
+    """The state directory's tree, with the modes that keep unprivileged users out of the pools."""
+    modes = {
+        "": 0o711,
+        "backups": 0o700,
+        "containers": 0o711,
+        "database": 0o700,
+        "database/global": 0o750,
+        "devices": 0o711,
+        "devlxd": 0o755,
+        "disks": 0o700,
+        "images": 0o700,
+        "networks": 0o711,
+        "security": 0o700,
+        "security/seccomp": 0o700,
+        "shmounts": 0o711,
+        "snapshots": 0o700,
+        "storage-pools": 0o711,
+        "virtual-machines": 0o711,
+    }
+    for name, mode in modes.items():
+        path = member.state_dir / name
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(mode)
+    member.log_dir.mkdir(parents=True, exist_ok=True)
+    member.log_dir.chmod(0o700)
+    member.cache_dir.mkdir(parents=True, exist_ok=True)
+
+
+def make_member(product: Product, *, debug: bool) -> Member:
+    """This server's names and directories."""
+    state_dir = product.state_dir()
+    chosen = f"{product.prefix}_DIR" in os.environ
+    cache_dir = state_dir / "cache" if chosen else Path(f"/var/cache/{product.name}")
+    return Member(product, socket.gethostname(), state_dir.absolute(), product.log_dir().absolute(), cache_dir, debug)
+
+
+class Daemon:
+    """Everything that lives as long as the process."""
+
+    def __init__(self, member: Member, group: str | None) -> None:
+        self._member = member
+        self._group = group
+        database = member.state_dir / "database"
+        self.context = Context(Database(database / "global" / "db.bin"), Events(member.location), Locks(), member)
+        parts = self.context.parts
+        self._local = parts.add(LocalDatabase(database / "local.db"))
+        self._background = parts.add(Background())
+        self._operations = parts.add(Operations(self.context.events))
+        self._lifetime = parts.add(Lifetime())
+        self._dispatcher = Dispatcher(self.context, Router(table.ALL))
+        self._listeners = parts.add(Listeners(self._dispatcher))
+
+    async def run(self) -> None:
+        """Start, serve until asked to end, stop."""
+        self._catch_signals()
+        logging.getLogger().addHandler(logs.EventHandler(self.context.events))
+        await self.context.db.open(schema.cluster)
+        await self._local.open(schema.local)
+        await self._listeners.start()
+        await self._listeners.open("unix", self._unix_socket())
+        log.info("%s is starting in %s", self._member.product.title, self._member.state_dir)
+        for step in START_STEPS:
+            await step(self.context)
+        self._dispatcher.ready.set()
+        self._lifetime.ready.set()
+        log.info("Daemon started")
+        await self._lifetime.ended.wait()
+        await self._stop()
+
+    def _unix_socket(self) -> socket.socket:
+        return listeners.bind_unix(self._member.state_dir / "unix.socket", self._group)
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number, stop_instances in (
+            (signal.SIGTERM, False),
+            (signal.SIGINT, False),
+            (signal.SIGQUIT, False),
+            (signal.SIGPWR, True),
+        ):
+            loop.add_signal_handler(number, self._asked_by_signal, number, stop_instances)
+
+    def _asked_by_signal(self, number: signal.Signals, stop_instances: bool) -> None:
+        log.info("Received %s: ending", number.name)
+        self._lifetime.end(stop_instances=stop_instances)
+
+    async def _stop(self) -> None:
+        await self._operations.stop(OPERATIONS_GRACE_S)
+        if self._lifetime.stop_instances:
+            for step in STOP_INSTANCES_STEPS:
+                try:
+                    await step(self.context)
+                except Exception:
+                    log.exception("Step %s of the shutdown failed", step.__qualname__)
+        self._lifetime.instances_stopped.set()
+        await asyncio.sleep(0)
+        self.context.events.close()
+        await self._listeners.stop()
+        await self._background.stop()
+        await self._local.close()
+        await self.context.db.close()
+        (self._member.state_dir / "unix.socket").unlink(missing_ok=True)
+        log.info("Daemon stopped")
+
+
+async def serve(member: Member, group: str | None) -> None:
+    """Run the daemon until it is asked to end."""
+    await Daemon(member, group).run()
+
+
+def main(argv: list[str]) -> int:
+    """Run the daemon in the foreground and return its exit status."""
+    flags = parse_flags(argv)
+    product = product_of(argv[0])
+    if os.geteuid() != 0:
+        print("Error: This must be run as root", file=sys.stderr)
+        return 1
+    logs.configure(
+        debug=flags.debug, verbose=flags.verbose, file=flags.logfile, syslog=product.name if flags.syslog else None
+    )
+    os.umask(0o022)
+    try:
+        member = make_member(product, debug=flags.debug)
+        make_directories(member)
+        lock = lock_directory(member.state_dir)
+        with lock:
+            asyncio.run(serve(member, flags.group), debug=bool(os.environ.get(f"{product.prefix}_ASYNCIO_DEBUG")))
+    except (CorralError, OSError) as error:
+        log.error("%s", error)
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    return 0

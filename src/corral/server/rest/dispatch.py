@@ -1,0 +1,175 @@
+"""The edge: one request in, one answer out. The only place that turns errors into HTTP."""
+
+import asyncio
+import logging
+import uuid
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+from aiohttp import web
+
+from corral.api.urls import url
+from corral.errors import CorralError, Forbidden, InvalidRequest, NotFound, NotSupported, TooLarge
+from corral.server.context import Context
+from corral.server.events.bus import requestor
+from corral.server.events.model import Requestor
+from corral.server.operations.model import Operation
+from corral.server.projects import store as projects
+from corral.server.rest import etag, filtering, responses
+from corral.server.rest.authenticate import authenticate
+from corral.server.rest.request import Request
+from corral.server.rest.responses import Created, Listing, WithEtag
+from corral.server.rest.routing import Access, Route, Router, decode_body, merge
+
+log = logging.getLogger(__name__)
+
+MAX_BODY = 16 * 1024 * 1024
+"""Bytes of a JSON body; uploads are streamed by their handlers."""
+
+_INSTANCE_BASES = {"containers": "/1.0/containers", "virtual-machines": "/1.0/virtual-machines"}
+
+
+class Dispatcher:
+    """Serves requests with the routes of a table."""
+
+    def __init__(self, context: Context, router: Router) -> None:
+        self._context = context
+        self._router = router
+        self.ready = asyncio.Event()
+
+    async def __call__(self, raw: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request; never raises for an error of the user or of ours."""
+        try:
+            return await self._serve(raw)
+        except CorralError as error:
+            if error.status >= 500:
+                log.warning("%s %s: %s", raw.method, raw.path_qs, error)
+            return responses.of_error(error)
+        except (ConnectionError, web.HTTPException):
+            raise
+        except Exception:
+            reference = uuid.uuid4().hex[:12]
+            log.exception("Request %s failed: %s %s", reference, raw.method, raw.path_qs)
+            return responses.failed(500, f"Internal error (reference {reference} in the server's log)")
+
+    async def _serve(self, raw: web.BaseRequest) -> web.StreamResponse:
+        path = raw.rel_url.raw_path
+        if not path.startswith("/internal/"):
+            await self.ready.wait()
+        parts = path.strip("/").split("/")
+        base = "/1.0/instances"
+        if len(parts) > 1 and parts[0] == "1.0" and parts[1] in _INSTANCE_BASES:
+            base = _INSTANCE_BASES[parts[1]]
+            parts[1] = "instances"
+        found = self._router.find(parts)
+        if found is None:
+            raise NotFound("not found")
+        routes, arguments = found
+        caller = authenticate(raw)
+        token = requestor.set(Requestor(caller.username, caller.protocol, caller.address))
+        try:
+            request = Request(raw, self._context, caller, base=base)
+            request.arguments = {name: _unquote(value) for name, value in arguments.items()}
+            return await self._call(request, routes)
+        finally:
+            requestor.reset(token)
+
+    async def _call(self, request: Request, routes: dict[str, Route]) -> web.StreamResponse:
+        method = request.raw.method
+        route = routes.get(method)
+        if method == "PATCH" and route is None and "PUT" in routes and "GET" in routes:
+            route = routes["PUT"]
+        if route is None and method == "HEAD":
+            route = routes.get("GET")
+        if route is None:
+            raise NotSupported("not implemented")
+        if route.access is not Access.ANYONE and not request.caller.trusted:
+            raise Forbidden("not authorized")
+        if route.access is Access.ADMIN and not request.caller.admin:
+            raise Forbidden("not authorized")
+        await self._resolve_project(request, route)
+        arguments: dict[str, Any] = {name: request.arguments[name] for name in route.parameters}
+        if route.body is not None:
+            arguments["body"] = await self._body(request, route, routes)
+        return self._answer(request, route, await route.handler(request, **arguments))
+
+    async def _resolve_project(self, request: Request, route: Route) -> None:
+        name = request.query.get("project") or "default"
+        request.requested_project = name
+        if name == "default":
+            request.project = name
+            return
+        project = await request.db.read(projects.get_project, name)
+        own = route.feature is None or project.has(route.feature)
+        request.project = name if own else "default"
+
+    async def _body(self, request: Request, route: Route, routes: dict[str, Route]) -> Any:
+        assert route.body is not None
+        data = await read_body(request.raw)
+        get = routes.get("GET")
+        if request.raw.method == "POST" or get is None or get.put is None:
+            return decode_body(data, route.body)
+        value = await get.handler(request, **{name: request.arguments[name] for name in get.parameters})
+        part = value.etag_of if isinstance(value, WithEtag) else etag.writable_part(value, get.put)
+        etag.check(request.raw.headers.get("If-Match"), part)
+        if request.raw.method == "PATCH" and route.method == "PUT":
+            present = value.value if isinstance(value, WithEtag) else value
+            plain = msgspec.to_builtins(etag.writable_part(present, get.put))
+            return decode_body(msgspec.json.encode(merge(plain, data)), route.body)
+        return decode_body(data, route.body)
+
+    def _answer(self, request: Request, route: Route, result: Any) -> web.StreamResponse:
+        match result:
+            case web.StreamResponse():
+                return result
+            case Operation():
+                location = f"/1.0/operations/{result.id}"
+                project = request.query.get("project")
+                return responses.accepted(result, url(location, project=project or "default"))
+            case Listing():
+                return self._collection(request, result)
+            case Created():
+                return responses.sync(result.metadata, status=201, headers={"Location": result.location})
+            case None:
+                return responses.sync({})
+        headers = {}
+        if isinstance(result, WithEtag):
+            headers["ETag"] = f'"{etag.compute(result.etag_of)}"'
+            result = result.value
+        elif route.method == "GET" and route.put is not None:
+            headers["ETag"] = f'"{etag.compute(etag.writable_part(result, route.put))}"'
+        return responses.sync(result, headers=headers)
+
+    def _collection(self, request: Request, listing: Listing[Any]) -> web.StreamResponse:
+        items = listing.items
+        expression = request.query.get("filter")
+        if expression:
+            clauses = filtering.parse(expression)
+            items = [item for item in items if filtering.matches(clauses, item)]
+        if request.recursion == 0:
+            return responses.sync([listing.url(item) for item in items])
+        return responses.sync(items)
+
+
+def _unquote(part: str) -> str:
+    try:
+        text = unquote(part, errors="strict")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("Invalid URL: not UTF-8") from error
+    if "\0" in text:
+        raise InvalidRequest("Invalid URL: it has a NUL character")
+    return text
+
+
+async def read_body(raw: web.BaseRequest) -> bytes:
+    """The whole body of a request, bounded."""
+    if raw.content_length is not None and raw.content_length > MAX_BODY:
+        raise TooLarge(f"The request body is larger than {MAX_BODY} bytes")
+    data = bytearray()
+    async for chunk in raw.content.iter_any():
+        data += chunk
+        if len(data) > MAX_BODY:
+            raise TooLarge(f"The request body is larger than {MAX_BODY} bytes")
+    text = bytes(data)
+    return b"" if text.strip() == b"null" else text

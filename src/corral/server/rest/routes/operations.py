@@ -1,0 +1,83 @@
+"""/1.0/operations."""
+
+import asyncio
+
+from aiohttp import web
+
+from corral.api import operations as wire
+from corral.errors import InvalidRequest
+from corral.server.operations import model
+from corral.server.operations.model import Operation
+from corral.server.operations.registry import Operations
+from corral.server.rest.request import Request
+from corral.server.rest.routing import Access, Routes
+
+routes = Routes("/1.0/operations")
+
+
+@routes.get("")
+async def list_operations(request: Request) -> dict[str, list[str]] | dict[str, list[wire.Operation]]:
+    """List the operations by status."""
+    project = None if request.all_projects else request.requested_project
+    operations = request.context.parts[Operations].all(project)
+    urls: dict[str, list[str]] = {}
+    full: dict[str, list[wire.Operation]] = {}
+    for operation in operations:
+        status = wire.STATUS_CODES[operation.status].lower()
+        urls.setdefault(status, []).append(f"/1.0/operations/{operation.id}")
+        full.setdefault(status, []).append(operation.to_wire())
+    return full if request.recursion else urls
+
+
+def _find(request: Request, uuid: str) -> Operation:
+    return request.context.parts[Operations].get(uuid)
+
+
+@routes.get("/{uuid}")
+async def get_operation(request: Request, uuid: str) -> wire.Operation:
+    """Get an operation."""
+    return _find(request, uuid).to_wire()
+
+
+@routes.delete("/{uuid}")
+async def cancel_operation(request: Request, uuid: str) -> None:
+    """Cancel an operation."""
+    _find(request, uuid).cancel()
+
+
+async def _wait(request: Request, uuid: str) -> wire.Operation:
+    operation = _find(request, uuid)
+    text = request.query.get("timeout", "-1")
+    try:
+        timeout_s = int(text)
+    except ValueError:
+        raise InvalidRequest(f"Invalid timeout {text!r}: give seconds, or -1 for no limit") from None
+    try:
+        async with asyncio.timeout(timeout_s if timeout_s >= 0 else None):
+            await operation.done.wait()
+    except TimeoutError:
+        pass
+    return operation.to_wire()
+
+
+@routes.get("/{uuid}/wait", access=Access.ANYONE)
+async def wait_operation(request: Request, uuid: str) -> wire.Operation:
+    """Wait until an operation ends or some seconds have passed."""
+    if not request.caller.trusted:
+        _find(request, uuid).descriptor_of(request.query.get("secret", ""))
+    return await _wait(request, uuid)
+
+
+@routes.get("/{uuid}/websocket", access=Access.ANYONE)
+async def connect_operation(request: Request, uuid: str) -> web.StreamResponse:
+    """Connect to a descriptor of a websocket operation; the secret is the permission."""
+    operation = _find(request, uuid)
+    secret = request.query.get("secret", "")
+    if not secret:
+        raise InvalidRequest("missing secret")
+    if operation.connect is None or operation.status in model.FINAL:
+        raise InvalidRequest("Only websocket operations that still run can be connected")
+    descriptor = operation.descriptor_of(secret)
+    response = await operation.connect(descriptor, request.raw)
+    assert isinstance(response, web.StreamResponse)
+    return response
