@@ -29,9 +29,10 @@ class Login:
     password: str | None
 
 
-class _Session(asyncssh.SSHServer):  # type: ignore[misc]
-    def __init__(self, login: Login) -> None:
+class _Session(asyncssh.SSHServer):
+    def __init__(self, login: Login, open_sftp: OpenSftp) -> None:
         self._login = login
+        self._open_sftp = open_sftp
         self._peer = ""
 
     def connection_made(self, connection: asyncssh.SSHServerConnection) -> None:
@@ -41,6 +42,9 @@ class _Session(asyncssh.SSHServer):  # type: ignore[misc]
 
     def connection_lost(self, error: Exception | None) -> None:
         print(f'SSH client disconnected "{self._peer}"', flush=True)
+
+    def session_requested(self) -> "_Relay":
+        return _Relay(self._open_sftp)
 
     def begin_auth(self, username: str) -> bool:
         return self._login.password is not None
@@ -56,54 +60,79 @@ class _Session(asyncssh.SSHServer):  # type: ignore[misc]
         return hmac.compare_digest(password.encode(), wanted.encode()) and right_user
 
 
-async def listen(host: str, port: int, login: Login, open_sftp: OpenSftp) -> asyncssh.SSHAcceptor:
-    """Start to listen; the acceptor's `get_addresses()` tells where. The host key is made for this run alone."""
+class _Relay(asyncssh.SSHServerSession[bytes]):
+    """One SFTP channel. Each side waits while the other is full."""
 
-    async def serve(process: "asyncssh.SSHServerProcess[bytes]") -> None:
-        if process.subsystem != "sftp":
-            process.stderr.write(b"Only the SFTP subsystem is available\n")
-            process.exit(1)
-            return
+    def __init__(self, open_sftp: OpenSftp) -> None:
+        self._open_sftp = open_sftp
+        self._sent: asyncio.Queue[bytes] = asyncio.Queue()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, chan: "asyncssh.SSHServerChannel[bytes]") -> None:
+        self._channel = chan
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        return subsystem == "sftp"
+
+    def session_started(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._serve())
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        self._channel.pause_reading()
+        self._sent.put_nowait(data)
+
+    def eof_received(self) -> bool:
+        self._sent.put_nowait(b"")
+        return True
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _serve(self) -> None:
         try:
-            await _relay(process, await open_sftp())
+            sftp = await self._open_sftp()
         except OSError as error:
             print(f"Failed connecting to instance SFTP: {error}", file=sys.stderr)
-            process.exit(1)
-        else:
-            process.exit(0)
+            self._channel.exit(1)
+            return
+        sftp.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=sftp)
+        sending = asyncio.create_task(self._to_instance(writer))
+        try:
+            while data := await reader.read(CHUNK):
+                self._channel.write(data)
+                await self._writable.wait()
+            self._channel.exit(0)
+        finally:
+            sending.cancel()
+            writer.close()
 
+    async def _to_instance(self, writer: asyncio.StreamWriter) -> None:
+        while data := await self._sent.get():
+            writer.write(data)
+            await writer.drain()
+            if self._sent.empty():
+                self._channel.resume_reading()
+        writer.write_eof()
+
+
+async def listen(host: str, port: int, login: Login, open_sftp: OpenSftp) -> asyncssh.SSHAcceptor:
+    """Start to listen; the acceptor's `get_addresses()` tells where. The host key is made for this run alone."""
     return await asyncssh.create_server(
-        lambda: _Session(login),
+        lambda: _Session(login, open_sftp),
         host,
         port,
         server_host_keys=[asyncssh.generate_private_key("ssh-ed25519")],
-        process_factory=serve,
         encoding=None,
         allow_scp=False,
-        line_editor=False,
         agent_forwarding=False,
     )
-
-
-async def _relay(process: "asyncssh.SSHServerProcess[bytes]", sftp: socket.socket) -> None:
-    sftp.setblocking(False)
-    reader, writer = await asyncio.open_connection(sock=sftp)
-
-    async def to_instance() -> None:
-        while data := await process.stdin.read(CHUNK):
-            writer.write(data)
-            await writer.drain()
-        writer.write_eof()
-
-    async def from_instance() -> None:
-        while data := await reader.read(CHUNK):
-            process.stdout.write(data)
-            await process.stdout.drain()
-
-    sending = asyncio.create_task(to_instance())
-    try:
-        await from_instance()
-    finally:
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
-        writer.close()
