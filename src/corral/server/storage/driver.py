@@ -1,0 +1,107 @@
+"""What a storage driver does. A driver gets plain values, knows no database and no project, and keeps no state.
+
+Every driver is made for one pool: `DRIVERS[name](site)`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol, runtime_checkable
+
+from corral.server.keys import KeyTable
+from corral.server.storage.model import VolumeType
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSite:
+    """A pool as its driver sees it: `path` is where it is mounted, `loop_file` where its loop file lies if it has one."""
+
+    name: str
+    config: Mapping[str, str]
+    path: Path
+    loop_file: Path
+    state_dir: Path
+
+    @property
+    def source(self) -> str:
+        return self.config.get("source", "")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVolume:
+    """A volume as its driver sees it. `id` is the row's, unique in the server; `path` its directory."""
+
+    id: int
+    type: VolumeType
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Bytes and inodes of a pool; no inodes where the file system makes them as needed."""
+
+    total: int
+    used: int
+    inodes_total: int = 0
+    inodes_used: int = 0
+
+    @property
+    def free(self) -> int:
+        return self.total - self.used
+
+
+class StorageDriver(Protocol):
+    """One way to keep volumes.
+
+    `keys` are the pool's keys besides the common ones. Sizes are bytes, None is no limit.
+    """
+
+    keys: ClassVar[KeyTable]
+
+    def __init__(self, site: PoolSite) -> None: ...
+
+    async def create(self) -> dict[str, str]:
+        """Make the pool's storage and return its whole config, completed. Leaves nothing when it fails."""
+
+    async def delete(self) -> None:
+        """Remove all that is in the pool, unmount it, and remove what `create` made. Repeatable."""
+
+    async def mount(self) -> bool:
+        """Mount the pool and say whether it was not mounted yet."""
+
+    async def unmount(self) -> None:
+        """Unmount the pool and let go of its devices. Repeatable."""
+
+    async def update(self, config: Mapping[str, str]) -> None:
+        """Apply a changed config. Raises where a change cannot be made."""
+
+    async def space(self) -> Space:
+        """Size and use of the pool."""
+
+    async def create_volume(self, volume: StoredVolume, size: int | None = None) -> None:
+        """Make an empty volume."""
+
+    async def copy_volume(self, source: StoredVolume, target: StoredVolume, size: int | None = None) -> None:
+        """Make a writable volume with the contents of another, of a snapshot or of an image."""
+
+    async def rename_volume(self, volume: StoredVolume, path: Path) -> None:
+        """Move a volume to another name in the same pool; its snapshots are moved apart from it."""
+
+    async def delete_volume(self, volume: StoredVolume) -> None:
+        """Remove a volume or a snapshot and what a guest nested in it. Repeatable."""
+
+    async def set_quota(self, volume: StoredVolume, size: int | None) -> None:
+        """Limit a volume, or remove its limit."""
+
+    async def usage(self, volume: StoredVolume) -> int | None:
+        """Bytes that a volume refers to, or None where nothing counts them."""
+
+    async def create_snapshot(self, volume: StoredVolume, path: Path) -> None:
+        """Keep the present contents of a volume under another path, read-only where the driver can."""
+
+
+@runtime_checkable
+class SealsVolumes(Protocol):
+    """Can make a volume read-only."""
+
+    async def seal_volume(self, volume: StoredVolume) -> None: ...

@@ -1,0 +1,57 @@
+"""What drivers with a plain directory tree share: making a pool's directory empty, removing trees, measuring space."""
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+from corral.errors import CommandFailed
+from corral.server.host import command
+from corral.server.host.threads import in_thread
+from corral.server.storage.driver import Space
+
+COPY_TIMEOUT_S = 6 * 3600.0
+"""A deadline for work that grows with the data."""
+
+
+async def remove_tree(path: Path) -> None:
+    """Remove a tree, immutable files in it too. Stays on its file system. Repeatable."""
+    if not os.path.lexists(path):
+        return
+    argv = ["rm", "-rf", "--one-file-system", "--", path]
+    try:
+        await command.run(argv, timeout_s=COPY_TIMEOUT_S)
+    except CommandFailed:
+        await command.run(["chattr", "-R", "-f", "-ai", path], timeout_s=COPY_TIMEOUT_S, ok=(0, 1))
+        await command.run(argv, timeout_s=COPY_TIMEOUT_S)
+
+
+async def empty_directory(path: Path) -> None:
+    """Remove all that is in a directory."""
+    with contextlib.suppress(FileNotFoundError):
+        for name in await in_thread(os.listdir, path):
+            await remove_tree(path / name)
+
+
+def make_directory(path: Path, mode: int) -> None:
+    """Make a directory with exactly this mode, in an existing one."""
+    os.mkdir(path, 0o700)
+    os.chmod(path, mode)
+
+
+async def rename(source: Path, target: Path) -> None:
+    """Move a tree to a free name. Raises FileExistsError."""
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    await in_thread(os.rename, source, target)
+
+
+async def measure(path: Path) -> Space:
+    """Size and use of the file system that holds a path."""
+    found = await in_thread(os.statvfs, path)
+    return Space(
+        total=found.f_blocks * found.f_frsize,
+        used=(found.f_blocks - found.f_bfree) * found.f_frsize,
+        inodes_total=found.f_files,
+        inodes_used=found.f_files - found.f_ffree,
+    )
