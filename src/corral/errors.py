@@ -73,6 +73,12 @@ class Unavailable(CorralError):
     status = 503
 
 
+class OutOfSpace(CorralError):
+    """A pool, or the disk below it, is full."""
+
+    status = 500
+
+
 class InternalError(CorralError):
     status = 500
 

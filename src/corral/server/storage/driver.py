@@ -14,7 +14,7 @@ from corral.server.storage.model import VolumeType
 
 @dataclass(frozen=True, slots=True)
 class PoolSite:
-    """A pool as its driver sees it: `path` is where it is mounted, `loop_file` where its loop file lies if it has one."""
+    """A pool as its driver sees it: `path` is where it is mounted, `loop_file` where its file is if it has one."""
 
     name: str
     config: Mapping[str, str]

@@ -44,7 +44,14 @@ VOLUME_KEYS = KeyTable(
     Key("volatile.idmap.next", STRING, doc="The idmap that the volume's files shall get.", settable=False),
     Key("volatile.rootfs.size", INTEGER, applies=frozenset({"image"}), settable=False, doc="Size of an image's disk."),
 )
-_DEFAULTS = ("size", "snapshots.expiry", "snapshots.schedule", "snapshots.pattern", "security.shifted", "security.unmapped")
+_DEFAULTS = (
+    "size",
+    "snapshots.expiry",
+    "snapshots.schedule",
+    "snapshots.pattern",
+    "security.shifted",
+    "security.unmapped",
+)
 
 POOL_KEYS = KeyTable(
     Key("source", STRING, scope="local", doc="Directory, device, subvolume or file that holds the pool."),

@@ -11,7 +11,9 @@ from corral.server.context import Member
 PENDING, CREATED, ERRORED, UNAVAILABLE = "Pending", "Created", "Errored", "Unavailable"
 POOL_STATES = {0: PENDING, 1: CREATED, 2: ERRORED}
 
-MEMBER_KEYS = frozenset({"size", "source", "volatile.initial_source", "zfs.pool_name", "lvm.thinpool_name", "lvm.vg_name"})
+MEMBER_KEYS = frozenset(
+    {"size", "source", "volatile.initial_source", "zfs.pool_name", "lvm.thinpool_name", "lvm.vg_name"}
+)
 """Keys of a pool's config that each member of a cluster has for itself."""
 
 

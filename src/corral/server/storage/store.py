@@ -88,11 +88,7 @@ def _write_pool_config(tx: Tx, pool_id: int, config: Mapping[str, str]) -> None:
     tx.execute("DELETE FROM storage_pools_config WHERE storage_pool_id = ?", pool_id)
     tx.many(
         "INSERT INTO storage_pools_config (storage_pool_id, node_id, key, value) VALUES (?, ?, ?, ?)",
-        [
-            (pool_id, NODE if key in MEMBER_KEYS else None, key, value)
-            for key, value in config.items()
-            if value != ""
-        ],
+        [(pool_id, NODE if key in MEMBER_KEYS else None, key, value) for key, value in config.items() if value != ""],
     )
 
 

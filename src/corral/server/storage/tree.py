@@ -18,11 +18,11 @@ async def remove_tree(path: Path) -> None:
     """Remove a tree, immutable files in it too. Stays on its file system. Repeatable."""
     if not os.path.lexists(path):
         return
-    argv = ["rm", "-rf", "--one-file-system", "--", path]
+    argv = ["rm", "-rf", "--one-file-system", "--", str(path)]
     try:
         await command.run(argv, timeout_s=COPY_TIMEOUT_S)
     except CommandFailed:
-        await command.run(["chattr", "-R", "-f", "-ai", path], timeout_s=COPY_TIMEOUT_S, ok=(0, 1))
+        await command.run(["chattr", "-R", "-f", "-ai", str(path)], timeout_s=COPY_TIMEOUT_S, ok=(0, 1))
         await command.run(argv, timeout_s=COPY_TIMEOUT_S)
 
 

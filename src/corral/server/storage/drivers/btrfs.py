@@ -40,10 +40,11 @@ class BtrfsDriver:
 
     async def create(self) -> dict[str, str]:
         config = {**self._site.config, "volatile.initial_source": self._site.source}
-        wipe = bool(Config(config)[WIPE])
+        wipe = Config(config)[WIPE] or False
         if self._site.source in ("", str(self._site.loop_file)):
             config["source"] = str(self._site.loop_file)
-            config["size"] = config.get("size") or await in_thread(_default_size, self._site.state_dir)
+            if not config.get("size"):
+                config["size"] = await in_thread(_default_size, self._site.state_dir)
             await self._create_loop_file(SIZE.parse(config["size"]))
             return config
         config.pop("size", None)
@@ -148,9 +149,8 @@ class BtrfsDriver:
         if after < before:
             raise InvalidRequest(f"Pool {self._site.name} cannot be shrunk")
         await in_thread(os.truncate, self._site.loop_file, after)
-        device = await in_thread(loopdev.find, self._site.loop_file)
-        if device is not None:
-            await in_thread(loopdev.set_capacity, device)
+        for device in await in_thread(loopdev.find_devices, self._site.loop_file):
+            await in_thread(loopdev.refresh_capacity, device)
             await command.run(["btrfs", "filesystem", "resize", "max", self._site.path])
 
     async def space(self) -> Space:
@@ -225,19 +225,22 @@ async def _link_appears(link: Path) -> bool:
         return link.exists()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_UDEV_DEADLINE_S):
-            while not link.exists():
+            while not link.exists():  # noqa: ASYNC110  (udev is another program)
                 await asyncio.sleep(0.05)
     return link.exists()
 
 
 def _mount_loop_file(loop_file: Path, target: Path, options: list[str]) -> None:
     # A device that outlived a killed daemon is used again: a second one of the same file would damage it.
-    device = loopdev.find(loop_file)
-    if device is not None:
+    for device in loopdev.find_devices(loop_file):
+        with contextlib.suppress(OSError):
+            mount.mount(device, target, "btrfs", options)
+            return
+    device, fd = loopdev.attach(loop_file, direct_io=True)
+    try:
         mount.mount(device, target, "btrfs", options)
-        return
-    with loopdev.attached(loop_file) as device:
-        mount.mount(device, target, "btrfs", options)
+    finally:
+        os.close(fd)
 
 
 def _bind(source: str, target: Path, options: list[str]) -> None:

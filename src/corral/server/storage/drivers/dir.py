@@ -10,8 +10,8 @@ from corral.errors import InvalidRequest
 from corral.server.host import command, mount, project_quota
 from corral.server.host.threads import in_thread
 from corral.server.keys import KeyTable
-from corral.server.storage.driver import PoolSite, Space, StoredVolume
 from corral.server.storage import tree
+from corral.server.storage.driver import PoolSite, Space, StoredVolume
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class DirDriver:
     async def copy_volume(self, source: StoredVolume, target: StoredVolume, size: int | None = None) -> None:
         # The limit is set on the empty directory: what is copied into it inherits the project.
         await self.create_volume(target, size)
-        argv = ["cp", "-a", "--reflink=auto", "--sparse=auto", "--", f"{source.path}/.", target.path]
+        argv = ["cp", "-a", "--reflink=auto", "--sparse=auto", "--", f"{source.path}/.", str(target.path)]
         await command.run(argv, timeout_s=tree.COPY_TIMEOUT_S)
         await in_thread(os.chmod, target.path, target.type.mode)
 
@@ -88,7 +88,9 @@ class DirDriver:
         if device is None:
             if size:
                 log.warning(
-                    "The backing filesystem doesn't support quotas, skipping set quota: %s (%d bytes)", volume.path, size
+                    "The backing filesystem doesn't support quotas, skipping set quota: %s (%d bytes)",
+                    volume.path,
+                    size,
                 )
             return
         await in_thread(_limit, device, volume, size)
@@ -101,7 +103,7 @@ class DirDriver:
 
     async def create_snapshot(self, volume: StoredVolume, path: Path) -> None:
         await in_thread(tree.make_directory, path, volume.type.mode)
-        argv = ["cp", "-a", "--reflink=auto", "--sparse=auto", "--", f"{volume.path}/.", path]
+        argv = ["cp", "-a", "--reflink=auto", "--sparse=auto", "--", f"{volume.path}/.", str(path)]
         await command.run(argv, timeout_s=tree.COPY_TIMEOUT_S)
         if await in_thread(project_quota.find_device, path) is not None:
             await in_thread(project_quota.set_project, path, 0)

@@ -1,0 +1,82 @@
+"""Who uses a thing (`used_by`): URLs of the API, by SQL over the tables of all nouns."""
+
+from collections.abc import Sequence
+
+from corral.api.urls import url
+from corral.server.db.database import Tx
+
+_CONTAINER, _IMAGE, _CUSTOM, _VM = 0, 1, 2, 3
+_VOLUME_TYPES = {_CONTAINER: "container", _IMAGE: "image", _CUSTOM: "custom", _VM: "virtual-machine"}
+
+
+def list_pool_users(tx: Tx, pool_id: int, pool: str) -> list[str]:
+    """What keeps data in a storage pool or names it: instances, images, custom volumes, profiles."""
+    users = [*_volumes_of_pool(tx, pool_id, pool), *list_profiles_with(tx, {"pool": pool})]
+    return sorted(users)
+
+
+def has_pool_users(tx: Tx, pool_id: int, pool: str) -> bool:
+    """Whether anything but cached images uses a storage pool."""
+    found = tx.row("SELECT 1 FROM storage_volumes WHERE storage_pool_id = ? AND type != ?", pool_id, _IMAGE)
+    return found is not None or bool(list_profiles_with(tx, {"pool": pool}))
+
+
+def _volumes_of_pool(tx: Tx, pool_id: int, pool: str) -> list[str]:
+    users = []
+    for row in tx.rows(
+        "SELECT v.name, v.type, p.name AS project FROM storage_volumes v JOIN projects p ON p.id = v.project_id"
+        " WHERE v.storage_pool_id = ? AND v.pending != 'create'",
+        pool_id,
+    ):
+        kind, name, project = row["type"], row["name"], row["project"]
+        if kind in (_CONTAINER, _VM):
+            users.append(url("/1.0/instances", name, project=project))
+        elif kind == _IMAGE:
+            users += _image_users(tx, name) or [url("/1.0/storage-pools", pool, "volumes", "image", name)]
+        else:
+            users.append(url("/1.0/storage-pools", pool, "volumes", _VOLUME_TYPES[kind], name, project=project))
+    return users
+
+
+def _image_users(tx: Tx, fingerprint: str) -> list[str]:
+    rows = tx.rows(
+        "SELECT p.name FROM images i JOIN projects p ON p.id = i.project_id WHERE i.fingerprint = ?", fingerprint
+    )
+    return [url("/1.0/images", fingerprint, project=row["name"]) for row in rows]
+
+
+def list_custom_volume_users(tx: Tx, pool: str, project: str, volume: str) -> list[str]:
+    """Instances whose own devices attach a custom volume, and profiles that do, of one project."""
+    wanted = {"pool": pool, "source": volume}
+    return list_instances_with(tx, wanted, project) + list_profiles_with(tx, wanted, project)
+
+
+def list_instances_with(tx: Tx, wanted: dict[str, str], project: str | None = None) -> list[str]:
+    """URLs of the instances that have, among their own devices, one with these values."""
+    rows = _owners_with(tx, "instance", wanted, project)
+    return [url("/1.0/instances", name, project=owner) for name, owner in rows]
+
+
+def list_profiles_with(tx: Tx, wanted: dict[str, str], project: str | None = None) -> list[str]:
+    """URLs of the profiles that have a device with these values."""
+    rows = _owners_with(tx, "profile", wanted, project)
+    return [url("/1.0/profiles", name, project=owner) for name, owner in rows]
+
+
+def _owners_with(tx: Tx, noun: str, wanted: dict[str, str], project: str | None) -> Sequence[tuple[str, str]]:
+    joins, values = "", []
+    for number, (key, value) in enumerate(wanted.items()):
+        joins += (
+            f" JOIN {noun}s_devices_config c{number} ON c{number}.{noun}_device_id = d.id"
+            f" AND c{number}.key = ? AND c{number}.value = ?"
+        )
+        values += [key, value]
+    where = ""
+    if project is not None:
+        where, values = "WHERE p.name = ?", [*values, project]
+    rows = tx.rows(
+        f"SELECT DISTINCT o.name, p.name AS project FROM {noun}s o JOIN projects p ON p.id = o.project_id"
+        f" JOIN {noun}s_devices d ON d.{noun}_id = o.id{joins} {where} ORDER BY o.name, p.name",
+        *values,
+    )
+    return [(row["name"], row["project"]) for row in rows]

@@ -1,0 +1,62 @@
+"""Snapshots of a volume's contents: taken, removed, restored. Rows and names are their users' work."""
+
+import contextlib
+from pathlib import Path
+
+from corral.server.context import Context
+from corral.server.host.threads import in_thread
+from corral.server.rollback import Rollback
+from corral.server.storage import model, pools, volumes
+from corral.server.storage.driver import StoredVolume
+from corral.server.storage.model import Volume
+from corral.server.storage.registry import open_driver
+
+
+async def create_snapshot(context: Context, volume: Volume, snapshot: str) -> Path:
+    """Keep the present contents of a volume under a snapshot's name and return their directory."""
+    pools.check_usable(context, volume.pool)
+    target = model.snapshot_path(volumes.path(context.member, volume), snapshot)
+    driver = open_driver(context.member, volume.pool)
+    async with Rollback() as undo, pools.explain_full(context, volume.pool):
+        await in_thread(_make_snapshots_directory, target.parent)
+        undo.add(_remove_empty, target.parent)
+        undo.add(driver.delete_volume, StoredVolume(0, volume.type, target))
+        await driver.create_snapshot(volumes.stored(context.member, volume), target)
+        undo.commit()
+    return target
+
+
+async def delete_snapshot(context: Context, volume: Volume, snapshot: str) -> None:
+    """Remove a snapshot's contents. Repeatable."""
+    pools.check_usable(context, volume.pool)
+    target = model.snapshot_path(volumes.path(context.member, volume), snapshot)
+    await open_driver(context.member, volume.pool).delete_volume(StoredVolume(0, volume.type, target))
+    await in_thread(_remove_empty, target.parent)
+
+
+async def restore_snapshot(context: Context, volume: Volume, snapshot: str, size: int | None = None) -> None:
+    """Replace a volume's contents by those of its snapshot: all of it, or nothing if it fails or the daemon dies."""
+    pools.check_usable(context, volume.pool)
+    driver = open_driver(context.member, volume.pool)
+    present = volumes.stored(context.member, volume)
+    new = StoredVolume(volume.id, volume.type, model.partial(present.path))
+    old = StoredVolume(0, volume.type, model.former(present.path))
+    source = StoredVolume(0, volume.type, model.snapshot_path(present.path, snapshot))
+    async with Rollback() as undo, pools.explain_full(context, volume.pool):
+        undo.add(driver.delete_volume, new)
+        await driver.copy_volume(source, new, size)
+        await driver.rename_volume(present, old.path)
+        undo.add(driver.rename_volume, old, present.path)
+        await driver.rename_volume(new, present.path)
+        undo.commit()
+    await driver.delete_volume(old)
+
+
+def _make_snapshots_directory(directory: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(0o700)
+
+
+def _remove_empty(directory: Path) -> None:
+    with contextlib.suppress(OSError):
+        directory.rmdir()

@@ -1,0 +1,45 @@
+"""What a daemon that died left in a pool: half-made volumes are removed, half-done exchanges are undone."""
+
+import logging
+import os
+from pathlib import Path
+
+from corral.server.context import Context
+from corral.server.host.threads import in_thread
+from corral.server.storage import model, store
+from corral.server.storage.driver import StorageDriver, StoredVolume
+from corral.server.storage.model import FORMER, PARTIAL, Pool, VolumeType
+from corral.server.storage.registry import open_driver
+
+log = logging.getLogger(__name__)
+
+
+async def sweep_pool(context: Context, pool: Pool) -> None:
+    """Bring a mounted pool into the state that the database tells."""
+    driver = open_driver(context.member, pool)
+    for volume in await context.db.read(store.list_pending, pool):
+        log.warning("Removing volume %s of storage pool %s: its %s did not end", volume.name, pool.name, volume.pending)
+        path = model.volume_path(context.member, pool.name, volume.type, volume.storage_name)
+        await driver.delete_volume(StoredVolume(volume.id, volume.type, path))
+        await context.db.write(store.delete_volume, volume.id)
+    for kind in VolumeType:
+        await _sweep_directory(driver, model.pool_path(context.member, pool.name) / kind.directory, kind)
+
+
+async def _sweep_directory(driver: StorageDriver, directory: Path, kind: VolumeType) -> None:
+    for name in await in_thread(os.listdir, directory):
+        path = directory / name
+        if name.startswith(PARTIAL):
+            log.warning("Removing the half-made volume %s", path)
+            await driver.delete_volume(StoredVolume(0, kind, path))
+        elif name.startswith(FORMER):
+            await _settle(driver, StoredVolume(0, kind, path), directory / name.removeprefix(FORMER))
+
+
+async def _settle(driver: StorageDriver, former: StoredVolume, path: Path) -> None:
+    """A volume was being replaced: keep the new one where it has its name, else put the old one back."""
+    if path.exists():
+        await driver.delete_volume(former)
+    else:
+        log.warning("Putting back the volume %s: its restore did not end", path)
+        await driver.rename_volume(former, path)

@@ -1,0 +1,234 @@
+"""Volumes: made empty or from an image, mounted, resized, renamed, updated, deleted."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from corral.api.urls import url
+from corral.errors import CommandFailed, InvalidRequest
+from corral.server.context import Context, Member
+from corral.server.events.model import Lifecycle
+from corral.server.host.threads import in_thread
+from corral.server.rollback import Rollback
+from corral.server.storage import keys, model, pools, store
+from corral.server.storage.driver import SealsVolumes, StorageDriver, StoredVolume
+from corral.server.storage.model import ContentType, ImageSource, Pool, Usage, Volume, VolumeType
+from corral.server.storage.registry import open_driver
+
+
+def path(member: Member, volume: Volume) -> Path:
+    """The volume's directory; it is there while the pool is mounted."""
+    return model.volume_path(member, volume.pool.name, volume.type, volume.storage_name)
+
+
+def stored(member: Member, volume: Volume) -> StoredVolume:
+    """The volume as its driver sees it."""
+    return StoredVolume(volume.id, volume.type, path(member, volume))
+
+
+def _draft(
+    pool: Pool, project: str, name: str, kind: VolumeType, config: Mapping[str, str], description: str = ""
+) -> Volume:
+    """A volume to insert: validated, with the pool's defaults."""
+    completed = keys.with_defaults(config, pool.config, kind, ContentType.FILESYSTEM)
+    keys.validate_volume(completed, name, kind, ContentType.FILESYSTEM)
+    return Volume(0, pool, project, name, kind, config=completed, description=description, pending="create")
+
+
+async def create_from_image(  # noqa: PLR0913  (the shape that instances were promised)
+    context: Context,
+    pool_name: str,
+    project: str,
+    name: str,
+    type: VolumeType,
+    image: ImageSource,
+    config: Mapping[str, str] | None = None,
+) -> Volume:
+    """Make a volume with the contents of an image, which is unpacked once for each pool.
+
+    A `size` in `config` is the limit of the volume (an instance's root disk has it); it is not stored for instances.
+    """
+    pool = await pools.get_usable(context, pool_name)
+    given = dict(config or {})
+    size = keys.quota_of(given, pool.config, type)
+    if type.is_instance:
+        given.pop("size", None)
+    draft = _draft(pool, project, name, type, given)
+    driver = open_driver(context.member, pool)
+    async with Rollback() as undo, pools.explain_full(context, pool):
+        volume = await context.db.write(store.insert_volume, draft)
+        undo.add(context.db.write, store.delete_volume, volume.id)
+        undo.add(driver.delete_volume, stored(context.member, volume))
+        await _clone_image(context, image, volume, size)
+        await context.db.write(store.mark_volume, volume.id, "")
+        undo.commit()
+    return replace(volume, pending="")
+
+
+async def _clone_image(context: Context, image: ImageSource, volume: Volume, size: int | None) -> None:
+    """Copy an image's volume, unpacking it first where the pool does not have it."""
+    driver, target = open_driver(context.member, volume.pool), stored(context.member, volume)
+    for last in (False, True):
+        async with context.locks.hold("image volume", volume.pool.id, image.fingerprint):
+            cached = await _ensure_image(context, driver, volume.pool, image)
+        try:
+            return await driver.copy_volume(stored(context.member, cached), target, size)
+        except (OSError, CommandFailed):
+            # Copies do not hold the image's lock, so that many run at once: the image may be removed under one.
+            if last or path(context.member, cached).is_dir():
+                raise
+            await driver.delete_volume(target)
+    return None
+
+
+async def _ensure_image(context: Context, driver: StorageDriver, pool: Pool, image: ImageSource) -> Volume:
+    """The image's volume in a pool, filled now where it is not there. The caller holds the image's lock."""
+    found = await context.db.read(store.find_volume, pool, "default", image.fingerprint, VolumeType.IMAGE)
+    if found is not None:
+        if not found.pending and path(context.member, found).is_dir():
+            return found
+        # Half of an image, or one whose directory somebody removed: forget the row and unpack again.
+        await context.db.write(store.delete_volume, found.id)
+    draft = Volume(0, pool, "default", image.fingerprint, VolumeType.IMAGE, pending="create")
+    final = path(context.member, draft)
+    async with Rollback() as undo:
+        volume = await context.db.write(store.insert_volume, draft)
+        undo.add(context.db.write, store.delete_volume, volume.id)
+        # What has the final name without a row is of a database that is gone; it may be half of an image.
+        await driver.delete_volume(StoredVolume(volume.id, VolumeType.IMAGE, final))
+        partial = StoredVolume(volume.id, VolumeType.IMAGE, model.partial(final))
+        await driver.delete_volume(partial)
+        undo.add(driver.delete_volume, partial)
+        await driver.create_volume(partial)
+        await image.fill(partial.path)
+        await in_thread(partial.path.chmod, VolumeType.IMAGE.mode)
+        await driver.rename_volume(partial, final)
+        undo.add(driver.delete_volume, StoredVolume(volume.id, VolumeType.IMAGE, final))
+        if isinstance(driver, SealsVolumes):
+            await driver.seal_volume(StoredVolume(volume.id, VolumeType.IMAGE, final))
+        await context.db.write(store.mark_volume, volume.id, "")
+        undo.commit()
+    return replace(volume, pending="")
+
+
+async def create_empty(  # noqa: PLR0913  (the shape that instances were promised)
+    context: Context,
+    pool_name: str,
+    project: str,
+    name: str,
+    type: VolumeType,
+    config: Mapping[str, str] | None = None,
+    description: str = "",
+) -> Volume:
+    """Make an empty volume."""
+    pool = await pools.get_usable(context, pool_name)
+    given = dict(config or {})
+    size = keys.quota_of(given, pool.config, type)
+    if type.is_instance:
+        given.pop("size", None)
+    draft = _draft(pool, project, name, type, given, description)
+    driver = open_driver(context.member, pool)
+    async with Rollback() as undo, pools.explain_full(context, pool):
+        volume = await context.db.write(store.insert_volume, draft)
+        undo.add(context.db.write, store.delete_volume, volume.id)
+        undo.add(driver.delete_volume, stored(context.member, volume))
+        await driver.create_volume(stored(context.member, volume), size)
+        await context.db.write(store.mark_volume, volume.id, "")
+        undo.commit()
+    return replace(volume, pending="")
+
+
+async def get(context: Context, pool_name: str, project: str, name: str, type: VolumeType) -> Volume:
+    """A volume. Raises NotFound."""
+    pool = await context.db.read(store.get_pool, pool_name)
+    return await context.db.read(store.get_volume, pool, project, name, type)
+
+
+async def delete(context: Context, volume: Volume) -> None:
+    """Remove a volume. Raises InvalidRequest while it has snapshots."""
+    pools.check_usable(context, volume.pool)
+    driver = open_driver(context.member, volume.pool)
+    snapshots = model.snapshot_path(path(context.member, volume), "x").parent
+    if snapshots.is_dir():
+        if any(snapshots.iterdir()):
+            raise InvalidRequest("Cannot remove a volume that has snapshots")
+        await in_thread(snapshots.rmdir)
+    await context.db.write(store.mark_volume, volume.id, "delete")
+    await driver.delete_volume(stored(context.member, volume))
+    await context.db.write(store.delete_volume, volume.id)
+
+
+async def delete_image(context: Context, fingerprint: str) -> None:
+    """Remove the cached volumes of an image from all pools; a pool that is not there is left out."""
+    for pool in await context.db.read(store.list_pools):
+        async with context.locks.hold("image volume", pool.id, fingerprint):
+            volume = await context.db.read(store.find_volume, pool, "default", fingerprint, VolumeType.IMAGE)
+            if volume is not None and pools.status(context, pool) == model.CREATED:
+                await delete(context, volume)
+
+
+async def mount(context: Context, volume: Volume) -> Path:
+    """Make the volume's directory usable and return it."""
+    pools.check_usable(context, volume.pool)
+    return path(context.member, volume)
+
+
+async def unmount(context: Context, volume: Volume) -> None:
+    """The counterpart of `mount`; volumes of dir and btrfs stay where they are."""
+
+
+async def resize(context: Context, volume: Volume, size_bytes: int | None) -> None:
+    """Limit a volume, or remove its limit; None means the pool's default."""
+    pools.check_usable(context, volume.pool)
+    wanted = size_bytes or keys.quota_of({}, volume.pool.config, volume.type)
+    await open_driver(context.member, volume.pool).set_quota(stored(context.member, volume), wanted)
+
+
+async def usage(context: Context, volume: Volume) -> Usage:
+    """Bytes used by a volume and its own limit, as far as they are known."""
+    pools.check_usable(context, volume.pool)
+    used = await open_driver(context.member, volume.pool).usage(stored(context.member, volume))
+    return Usage(used, keys.quota_of(volume.config, {}, volume.type))
+
+
+async def rename(context: Context, volume: Volume, name: str) -> Volume:
+    """Give a volume another name, its snapshots too. Raises AlreadyExists."""
+    pools.check_usable(context, volume.pool)
+    driver = open_driver(context.member, volume.pool)
+    renamed = replace(volume, name=name)
+    old, new = path(context.member, volume), path(context.member, renamed)
+    async with Rollback() as undo:
+        await context.db.write(store.rename_volume, volume, name)
+        undo.add(context.db.write, store.rename_volume, renamed, volume.name)
+        await driver.rename_volume(stored(context.member, volume), new)
+        undo.add(driver.rename_volume, stored(context.member, renamed), old)
+        snapshots = model.snapshot_path(old, "x").parent
+        if snapshots.is_dir():
+            await in_thread(snapshots.rename, model.snapshot_path(new, "x").parent)
+        undo.commit()
+    return renamed
+
+
+async def update(context: Context, volume: Volume, description: str, config: Mapping[str, str]) -> None:
+    """Change a volume's description and config; a new size takes effect at once."""
+    wanted = {key: value for key, value in config.items() if value != ""}
+    changed = {key for key in {*volume.config, *wanted} if volume.config.get(key) != wanted.get(key)}
+    if volume.type is VolumeType.IMAGE and changed:
+        raise InvalidRequest("Volume config is not editable")
+    keys.validate_volume(wanted, volume.name, volume.type, volume.content_type)
+    if "size" in changed:
+        await resize(context, volume, keys.quota_of(wanted, {}, volume.type))
+    await context.db.write(store.update_volume, volume.id, description, wanted)
+    publish(context, "storage-volume-updated", volume)
+
+
+def publish(context: Context, action: str, volume: Volume) -> None:
+    """Tell the listeners what happened to a volume."""
+    context.events.publish(Lifecycle(action, url_of(volume), volume.project))
+
+
+def url_of(volume: Volume) -> str:
+    """The volume's URL in the API."""
+    return url(
+        "/1.0/storage-pools", volume.pool.name, "volumes", volume.type.value, volume.name, project=volume.project
+    )
