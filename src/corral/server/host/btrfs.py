@@ -84,6 +84,37 @@ def snapshot(source: str | Path, target: str | Path, *, read_only: bool = False)
         fcntl.ioctl(parent, _SNAP_CREATE_V2, args)
 
 
+def snapshot_tree(source: str | Path, target: str | Path, *, read_only: bool = False) -> None:
+    """Snapshot a subvolume with all that are nested in it, which keep their being read-only.
+
+    `read_only` is for the outermost one. Leaves nothing when it fails.
+    """
+    source, target = Path(source), Path(target)
+    nested = list_nested(source)
+    snapshot(source, target, read_only=read_only and not nested)
+    try:
+        for child in nested:
+            _snapshot_nested(source, target, child)
+        for child in reversed(nested):
+            with _nested_directory(source, child) as origin, _nested_directory(target, child) as copy:
+                _set_read_only_fd(copy, bool(_get_flags(origin) & _RDONLY))
+        if nested and read_only:
+            set_read_only(target, True)
+    except BaseException:
+        delete_subvolume_tree(target)
+        raise
+
+
+def _snapshot_nested(source: Path, target: Path, child: str) -> None:
+    # By descriptors, part by part: a running guest cannot turn a directory on the way into a link to elsewhere.
+    parent_name, _, name = child.rpartition("/")
+    args = _named_args(56, name)
+    with _nested_directory(source, child) as origin, _nested_directory(target, parent_name) as parent:
+        os.rmdir(name, dir_fd=parent)
+        struct.pack_into("=qQQ", args, 0, origin, 0, 0)
+        fcntl.ioctl(parent, _SNAP_CREATE_V2, args)
+
+
 def delete_subvolume(path: str | Path) -> None:
     """Delete one subvolume; the space comes back in the background. Raises ENOTEMPTY where others are nested in it."""
     path = Path(path)
