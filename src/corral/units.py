@@ -3,7 +3,9 @@
 Source: the config reference of LXD 5.0 ("Units for storage and network limits", "Instance options").
 """
 
+import calendar
 import re
+from datetime import datetime, timedelta
 
 from corral.errors import InvalidRequest
 
@@ -136,3 +138,33 @@ def format_id_ranges(members: list[int]) -> str:
             parts.append(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}")
         run = [number] if number is not None else []
     return ",".join(parts)
+
+
+_EXPIRY_PART = re.compile(r"([0-9]{1,9})([SMHdwmy])")
+
+
+def add_expiry(moment: datetime, text: str) -> datetime:
+    """A moment some time later, given as `1M 2H 3d 4w 5m 6y` (minutes, hours, days, weeks, months, years).
+
+    A month or year that lacks the day flows over into the next one, as in Go's AddDate.
+    """
+    amounts: dict[str, int] = {}
+    for part in text.split():
+        match = _EXPIRY_PART.fullmatch(part)
+        if match is None or amounts.get(match[2]):
+            raise InvalidRequest("Invalid expiry expression")
+        amounts[match[2]] = int(match[1])
+    months = moment.month - 1 + amounts.get("m", 0)
+    try:
+        year, month = moment.year + amounts.get("y", 0) + months // 12, months % 12 + 1
+        last = calendar.monthrange(year, month)[1]
+        overflow = max(0, moment.day - last)
+        shifted = moment.replace(year=year, month=month, day=moment.day - overflow)
+        return shifted + timedelta(
+            days=overflow + amounts.get("d", 0) + 7 * amounts.get("w", 0),
+            hours=amounts.get("H", 0),
+            minutes=amounts.get("M", 0),
+            seconds=amounts.get("S", 0),
+        )
+    except (OverflowError, ValueError) as error:
+        raise InvalidRequest("Invalid expiry expression") from error

@@ -6,8 +6,11 @@ stays `dict[str, str]`.
 
 import ipaddress
 import re
+import shlex
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar, overload
 
 from corral import units
@@ -47,6 +50,53 @@ BIT_RATE: KeyType[int] = KeyType("bit rate", units.parse_bit_rate)
 WORDS: KeyType[list[str]] = KeyType("list", lambda text: [word.strip() for word in text.split(",") if word.strip()])
 IPV4: KeyType[ipaddress.IPv4Address] = KeyType("IPv4 address", ipaddress.IPv4Address)
 IPV6: KeyType[ipaddress.IPv6Address] = KeyType("IPv6 address", ipaddress.IPv6Address)
+
+
+ARCHITECTURES = (
+    "aarch64",
+    "armv6l",
+    "armv7l",
+    "armv8l",
+    "i686",
+    "mips",
+    "mips64",
+    "ppc",
+    "ppc64",
+    "ppc64le",
+    "riscv32",
+    "riscv64",
+    "s390x",
+    "x86_64",
+)
+
+
+def _compression(text: str) -> str:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise InvalidRequest(f'Invalid compression algorithm "{text}": {error}') from error
+    if not words or words == ["none"]:
+        return text
+    program = "tar2sqfs" if words[0] == "squashfs" else words[0]
+    if "/" in program or shutil.which(program) is None:
+        raise InvalidRequest(f'Invalid compression algorithm "{text}"')
+    return text
+
+
+def _expiry(text: str) -> str:
+    units.add_expiry(datetime.now(UTC), text)
+    return text
+
+
+def _architecture(text: str) -> str:
+    if text not in ARCHITECTURES:
+        raise InvalidRequest(f'Invalid value "{text}" (not one of {", ".join(ARCHITECTURES)})')
+    return text
+
+
+COMPRESSION: KeyType[str] = KeyType("compression algorithm", _compression)
+EXPIRY: KeyType[str] = KeyType("expiry", _expiry)
+ARCHITECTURE: KeyType[str] = KeyType("architecture", _architecture)
 
 
 def enum(*words: str) -> KeyType[str]:
@@ -89,7 +139,7 @@ class Key(Generic[T]):
     """One config key, or a family where the name ends in `.*` or has `*` for one part (`limits.kernel.*`).
 
     `live` keys take effect on running things; `applies` limits a key to some kinds of thing (empty: all);
-    `settable` is False for keys that only the daemon writes.
+    `settable` is False for keys that only the daemon writes; a `secret` is never shown.
     """
 
     name: str
@@ -100,6 +150,7 @@ class Key(Generic[T]):
     applies: frozenset[str] = frozenset()
     scope: str = "global"
     settable: bool = True
+    secret: bool = False
 
     def check(self, text: str) -> None:
         """Raise InvalidRequest where the value is none of this key's; empty is always allowed and means unset."""

@@ -15,11 +15,13 @@ from typing import IO
 from corral.errors import CorralError, Unavailable
 from corral.product import Product, product_of
 from corral.server import logs
+from corral.server.auth import server_certificate
 from corral.server.background import Background
 from corral.server.context import Context, Member
 from corral.server.db import schema
-from corral.server.db.database import Database
+from corral.server.db.database import Database, LocalDatabase
 from corral.server.events.bus import Events
+from corral.server.host.threads import in_thread
 from corral.server.lifetime import Lifetime
 from corral.server.locks import Locks
 from corral.server.operations.registry import Operations
@@ -28,6 +30,7 @@ from corral.server.rest.dispatch import Dispatcher
 from corral.server.rest.listeners import Listeners
 from corral.server.rest.routes import table
 from corral.server.rest.routing import Router
+from corral.server.settings.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +44,6 @@ START_STEPS: tuple[Step, ...] = ()
 
 STOP_INSTANCES_STEPS: tuple[Step, ...] = ()
 """What happens when the host goes down, in this order."""
-
-
-class LocalDatabase(Database):
-    """The tables of this member alone."""
 
 
 def parse_flags(argv: list[str]) -> argparse.Namespace:
@@ -119,6 +118,7 @@ class Daemon:
         self._background = parts.add(Background())
         self._operations = parts.add(Operations(self.context.events))
         self._lifetime = parts.add(Lifetime())
+        self._settings = parts.add(Settings())
         self._dispatcher = Dispatcher(self.context, Router(table.ALL))
         self._listeners = parts.add(Listeners(self._dispatcher))
 
@@ -128,6 +128,8 @@ class Daemon:
         logging.getLogger().addHandler(logs.EventHandler(self.context.events))
         await self.context.db.open(schema.cluster)
         await self._local.open(schema.local)
+        self.context.parts.add(await in_thread(server_certificate.ensure_server_certificate, self._member))
+        await self._settings.load(self.context)
         await self._listeners.start()
         await self._listeners.open("unix", self._unix_socket())
         log.info("%s is starting in %s", self._member.product.title, self._member.state_dir)

@@ -17,7 +17,7 @@ CREATE TABLE projects_config (
 INSERT INTO projects (id, name, description) VALUES (1, 'default', 'Default LXD project');
 INSERT INTO projects_config (project_id, key, value) VALUES
     (1, 'features.images', 'true'), (1, 'features.networks', 'true'), (1, 'features.profiles', 'true'),
-    (1, 'features.storage.buckets', 'true'), (1, 'features.storage.volumes', 'true');
+    (1, 'features.storage.volumes', 'true');
 
 CREATE TABLE certificates (
     id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, fingerprint TEXT NOT NULL UNIQUE, type INTEGER NOT NULL,

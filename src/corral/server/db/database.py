@@ -112,3 +112,7 @@ class Database:
                 connection.execute("ROLLBACK")
             raise
         return result
+
+
+class LocalDatabase(Database):
+    """The tables of this member alone."""

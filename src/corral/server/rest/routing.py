@@ -156,13 +156,27 @@ class Router:
 
 
 def decode_body(data: bytes, kind: type[Any]) -> Any:
-    """A JSON body as a typed value; InvalidRequest names the field that is wrong."""
+    """A JSON body as a typed value; InvalidRequest names the field that is wrong.
+
+    Clients written in Go send null for an empty map or list: where the type has no null, it means absent.
+    """
     try:
         return msgspec.json.decode(data or b"{}", type=kind)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"Invalid request body: {error}") from error
+        if b"null" not in data:
+            raise InvalidRequest(f"Invalid request body: {error}") from error
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"Invalid request body: not JSON ({error})") from error
+    try:
+        return msgspec.convert(_without_nulls(msgspec.json.decode(data)), kind)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"Invalid request body: {error}") from error
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def merge(present: dict[str, Any], data: bytes) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """All resources of the API, in the order of its documentation."""
 
-from corral.server.rest.routes import events, internal, operations, root
+from corral.server.rest.routes import events, internal, operations, profiles, projects, root, server
 from corral.server.rest.routing import Routes
 
 ALL: tuple[Routes, ...] = (
     root.routes,
+    server.routes,
+    projects.routes,
+    profiles.routes,
     events.routes,
     operations.routes,
     internal.routes,
