@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import IO
 
+from corral.api.server import ServerStorageDriver
 from corral.errors import CorralError, Unavailable
 from corral.product import Product, product_of
 from corral.server import logs
@@ -30,7 +31,9 @@ from corral.server.rest.dispatch import Dispatcher
 from corral.server.rest.listeners import Listeners
 from corral.server.rest.routes import table
 from corral.server.rest.routing import Router
+from corral.server.settings.environment import Environment
 from corral.server.settings.settings import Settings
+from corral.server.storage import registry
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,13 @@ START_STEPS: tuple[Step, ...] = ()
 
 STOP_INSTANCES_STEPS: tuple[Step, ...] = ()
 """What happens when the host goes down, in this order."""
+
+
+async def _list_storage_drivers() -> list[ServerStorageDriver]:
+    return [
+        ServerStorageDriver(name=driver.name, version=driver.version, remote=driver.remote)
+        for driver in await registry.list_supported()
+    ]
 
 
 def parse_flags(argv: list[str]) -> argparse.Namespace:
@@ -119,6 +129,7 @@ class Daemon:
         self._operations = parts.add(Operations(self.context.events))
         self._lifetime = parts.add(Lifetime())
         self._settings = parts.add(Settings())
+        parts.add(Environment(_list_storage_drivers))
         self._dispatcher = Dispatcher(self.context, Router(table.ALL))
         self._listeners = parts.add(Listeners(self._dispatcher))
 

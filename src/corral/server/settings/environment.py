@@ -1,10 +1,12 @@
 """What the server runs on, for `environment` of GET /1.0."""
 
+import asyncio
 import ipaddress
 import os
 import platform
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 from corral.api.server import ServerEnvironment, ServerStorageDriver
 from corral.server.auth.server_certificate import ServerCertificate
@@ -32,49 +34,78 @@ _PERSONALITIES = {
 }
 
 
-async def compose_environment(
-    context: Context, project: str, drivers: Sequence[ServerStorageDriver]
-) -> ServerEnvironment:
-    """The environment as it is now; `drivers` are the storage drivers that work here."""
-    certificate = context.parts[ServerCertificate]
-    address = context.parts[Settings].config[keys.HTTPS_ADDRESS] or ""
-    used = await context.db.read(list_used_drivers)
-    versions = {driver.name: driver.version for driver in drivers}
-    kernel = await in_thread(_flags, True)
-    lxc = await in_thread(_flags, False)
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What does not change while the daemon lives."""
+
+    machine: str
+    kernel_features: dict[str, str]
+    lxc_features: dict[str, str]
+    lxc_version: str
+    os_name: str
+    os_version: str
+
+
+def read_facts() -> Facts:
+    """Ask the kernel and the tools; takes some tens of milliseconds the first time."""
     release = features.get_os_release()
-    machine = features.get_architecture()
-    return ServerEnvironment(
-        addresses=await in_thread(list_addresses, address),
-        architectures=[machine, *_PERSONALITIES.get(machine, [])],
-        certificate=certificate.pem,
-        certificate_fingerprint=certificate.fingerprint,
-        driver="lxc",
-        driver_version=await in_thread(features.get_lxc_version),
-        firewall="nftables",
-        kernel=platform.system(),
-        kernel_architecture=machine,
-        kernel_features=kernel,
-        kernel_version=platform.release(),
-        lxc_features=lxc,
+    return Facts(
+        machine=features.get_architecture(),
+        kernel_features=_words(features.get_kernel_features()),
+        lxc_features=_words(features.get_lxc_features()),
+        lxc_version=features.get_lxc_version(),
         os_name=release.get("NAME", ""),
         os_version=release.get("VERSION_ID", ""),
-        project=project,
-        server=context.member.product.name,
-        server_clustered=False,
-        server_event_mode="full-mesh",
-        server_name=socket.gethostname(),
-        server_pid=os.getpid(),
-        server_version=LXD_VERSION,
-        storage=" | ".join(used),
-        storage_version=" | ".join(versions.get(name, "") for name in used),
-        storage_supported_drivers=list(drivers),
     )
 
 
-def _flags(kernel: bool) -> dict[str, str]:
-    found = features.get_kernel_features() if kernel else features.get_lxc_features()
+def _words(found: Mapping[str, bool]) -> dict[str, str]:
     return {name: str(works).lower() for name, works in found.items()}
+
+
+class Environment:
+    """Composes the environment; what cannot change is asked once. `list_drivers` lists the storage drivers."""
+
+    def __init__(self, list_drivers: Callable[[], Awaitable[list[ServerStorageDriver]]]) -> None:
+        self._list_drivers = list_drivers
+        self._lock = asyncio.Lock()
+        self._known: tuple[Facts, list[ServerStorageDriver]] | None = None
+
+    async def compose(self, context: Context, project: str) -> ServerEnvironment:
+        """The environment as it is now."""
+        async with self._lock:
+            known = self._known or (await in_thread(read_facts), await self._list_drivers())
+            self._known = known
+        facts, drivers = known
+        certificate = context.parts[ServerCertificate]
+        used = await context.db.read(list_used_drivers)
+        versions = {driver.name: driver.version for driver in drivers}
+        return ServerEnvironment(
+            addresses=list_addresses(context.parts[Settings].config[keys.HTTPS_ADDRESS] or ""),
+            architectures=[facts.machine, *_PERSONALITIES.get(facts.machine, [])],
+            certificate=certificate.pem,
+            certificate_fingerprint=certificate.fingerprint,
+            driver="lxc",
+            driver_version=facts.lxc_version,
+            firewall="nftables",
+            kernel=platform.system(),
+            kernel_architecture=facts.machine,
+            kernel_features=facts.kernel_features,
+            kernel_version=platform.release(),
+            lxc_features=facts.lxc_features,
+            os_name=facts.os_name,
+            os_version=facts.os_version,
+            project=project,
+            server=context.member.product.name,
+            server_clustered=False,
+            server_event_mode="full-mesh",
+            server_name=socket.gethostname(),
+            server_pid=os.getpid(),
+            server_version=LXD_VERSION,
+            storage=" | ".join(used),
+            storage_version=" | ".join(versions.get(name, "") for name in used),
+            storage_supported_drivers=list(drivers),
+        )
 
 
 def list_used_drivers(tx: Tx) -> list[str]:

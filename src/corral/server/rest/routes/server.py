@@ -1,22 +1,13 @@
 """/1.0: the server's environment and configuration."""
 
 from corral.api import server as wire
-from corral.server.host import features
-from corral.server.host.threads import in_thread
 from corral.server.rest.request import Request
 from corral.server.rest.responses import WithEtag
 from corral.server.rest.routing import Access, Routes
-from corral.server.settings import environment
+from corral.server.settings.environment import Environment
 from corral.server.settings.settings import Settings
 
 routes = Routes("/1.0")
-
-
-def _storage_drivers() -> list[wire.ServerStorageDriver]:
-    drivers = [wire.ServerStorageDriver(name="dir", version="1")]
-    if features.supports_btrfs():
-        drivers.insert(0, wire.ServerStorageDriver(name="btrfs", version=features.get_btrfs_version()))
-    return drivers
 
 
 @routes.get("", put=wire.ServerPut, access=Access.ANYONE)
@@ -25,12 +16,11 @@ async def get_server(request: Request) -> wire.ServerUntrusted | WithEtag[wire.S
     caller = request.caller
     if not caller.trusted:
         return wire.ServerUntrusted()
-    drivers = await in_thread(_storage_drivers)
     config = request.context.parts[Settings].shown() if caller.admin else {}
     server = wire.Server(
         auth="trusted",
         config=config,
-        environment=await environment.compose_environment(request.context, request.requested_project, drivers),
+        environment=await request.context.parts[Environment].compose(request.context, request.requested_project),
         auth_user_name=caller.username,
         auth_user_method=caller.protocol,
     )
