@@ -1,0 +1,199 @@
+"""Renders dnsmasq's arguments for a bridge (pure) and runs it: DHCP, router advertisements and names.
+
+The process is none of the daemon's children: it lives on when the daemon ends, and is found again by the record of its
+pid, believed only where /proc shows a dnsmasq with this network's configuration file.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from corral.errors import CommandFailed, Conflict, NotSupported
+from corral.server.host import command, pidfd, processes
+from corral.server.networks.addresses import AddressRange, host
+from corral.server.networks.drivers.bridge.plan import AddressFamily, BridgePlan
+from corral.server.networks.site import Site
+
+log = logging.getLogger(__name__)
+
+RECORD = "dnsmasq.pid"
+LEASES = "dnsmasq.leases"
+HOSTS = "dnsmasq.hosts"
+RAW = "dnsmasq.raw"
+STOP_TIMEOUT_S = 5.0
+START_TIMEOUT_S = 20.0
+
+
+def render_arguments(plan: BridgePlan, site: Site) -> list[str]:
+    """dnsmasq's arguments, without the program and without the file that it writes its pid to."""
+    directory = site.directory(plan.name)
+    arguments = [
+        "--strict-order",
+        "--bind-interfaces",
+        "--except-interface=lo",
+        "--no-ping",
+        f"--interface={plan.name}",
+        "--dhcp-rapid-commit",
+    ]
+    if not site.debug:
+        arguments += ["--quiet-dhcp", "--quiet-dhcp6", "--quiet-ra"]
+    if any(family.dhcp for family in plan.families):
+        arguments += [
+            "--dhcp-no-override",
+            "--dhcp-authoritative",
+            f"--dhcp-leasefile={directory / LEASES}",
+            f"--dhcp-hostsfile={directory / HOSTS}",
+        ]
+    if plan.ipv4 is not None:
+        arguments += _render_ipv4(plan, plan.ipv4)
+    if plan.ipv6 is not None:
+        arguments += _render_ipv6(plan, plan.ipv6)
+    if plan.dns.mode != "none":
+        arguments += ["-s", plan.dns.domain, "--interface-name", f"_gateway.{plan.dns.domain},{plan.name}"]
+        arguments += ["-S", f"/{plan.dns.domain}/"]
+    arguments += [f"--conf-file={directory / RAW}", f"--log-facility={log_path(plan.name, site)}"]
+    return [*arguments, "-u", site.user, "-g", site.group]
+
+
+def _render_ipv4(plan: BridgePlan, family: AddressFamily) -> list[str]:
+    arguments = [f"--listen-address={family.gateway.ip}"]
+    if not family.dhcp:
+        return arguments
+    if family.advertised_gateway:
+        arguments.append(f"--dhcp-option-force=3,{family.advertised_gateway}")
+    if plan.mtu != 1500:
+        arguments.append(f"--dhcp-option-force=26,{plan.mtu}")
+    if plan.dns.search:
+        arguments.append(f"--dhcp-option-force=119,{plan.dns.search}")
+    pools = family.ranges or (AddressRange(host(family.subnet, 2), host(family.subnet, -2)),)
+    for pool in pools:
+        arguments += ["--dhcp-range", f"{pool.first},{pool.last},{family.expiry}"]
+    return arguments
+
+
+def _render_ipv6(plan: BridgePlan, family: AddressFamily) -> list[str]:
+    arguments = [f"--listen-address={family.gateway.ip}", "--enable-ra"]
+    if not family.dhcp:
+        return [*arguments, "--dhcp-range", f"::,constructor:{plan.name},ra-only"]
+    if not family.stateful:
+        return [*arguments, "--dhcp-range", f"::,constructor:{plan.name},ra-stateless,ra-names"]
+    pools = family.ranges or (AddressRange(host(family.subnet, 2), host(family.subnet, -1)),)
+    for pool in pools:
+        arguments += ["--dhcp-range", f"{pool.first},{pool.last},{family.subnet.prefixlen},{family.expiry}"]
+    return arguments
+
+
+def log_path(network: str, site: Site) -> Path:
+    """Where dnsmasq writes what it has to say."""
+    return site.log_dir / f"dnsmasq.{network}.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A dnsmasq that runs for a network, with the arguments it was started with."""
+
+    pid: int
+    arguments: tuple[str, ...]
+
+
+def find_running(network: str, site: Site) -> Running | None:
+    """The dnsmasq of a network where its record is true."""
+    try:
+        record = yaml.safe_load((site.directory(network) / RECORD).read_text())
+        pid = int(record["pid"])
+        words = processes.get_command_line(pid)
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return None
+    if not words or os.path.basename(words[0]) != "dnsmasq":
+        return None
+    if f"--conf-file={site.directory(network) / RAW}" not in words:
+        return None
+    return Running(pid, tuple(words[1:]))
+
+
+async def ensure_running(plan: BridgePlan, site: Site) -> int:
+    """Have dnsmasq run as planned, restarted only where something changed, and return its pid.
+
+    Raises NotSupported where dnsmasq is not installed, Conflict where it cannot start, for example because another
+    server holds the address's ports.
+    """
+    directory = site.directory(plan.name)
+    pid_file = directory / "dnsmasq.started"
+    arguments = [*render_arguments(plan, site), f"--pid-file={pid_file}"]
+    (directory / HOSTS).mkdir(mode=0o755, exist_ok=True)
+    changed = _write_if_changed(directory / RAW, f"{plan.raw_dnsmasq}\n")
+    running = find_running(plan.name, site)
+    if running is not None and list(running.arguments) == arguments and not changed:
+        reload(plan.name, site)
+        return running.pid
+    await stop(plan.name, site)
+    program = shutil.which("dnsmasq")
+    if program is None:
+        raise NotSupported(f"dnsmasq is required for {site.title} managed bridges: install the package dnsmasq-base")
+    site.log_dir.mkdir(parents=True, exist_ok=True)
+    pid_file.unlink(missing_ok=True)
+    try:
+        await command.run([program, *arguments], timeout_s=START_TIMEOUT_S)
+    except CommandFailed as error:
+        raise Conflict(_explain(plan.name, error)) from error
+    pid = int(pid_file.read_text())
+    pid_file.unlink()
+    record = {"name": program, "args": arguments, "pid": pid}
+    _write_if_changed(directory / RECORD, yaml.safe_dump(record, sort_keys=False))
+    log.info("Started dnsmasq for network %s with pid %d", plan.name, pid)
+    return pid
+
+
+def _explain(network: str, error: CommandFailed) -> str:
+    reason = error.stderr.strip().removeprefix("dnsmasq:").strip() or str(error)
+    text = f'The DNS and DHCP service of network "{network}" could not start: {reason}'
+    if "in use" in reason:
+        text += (
+            " (another program serves DNS or DHCP there: find it with `ss -lntup` and stop it or change its address)"
+        )
+    return text
+
+
+def _write_if_changed(path: Path, text: str) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        if path.read_text() == text:
+            return False
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text)
+    new.replace(path)
+    return True
+
+
+def reload(network: str, site: Site) -> None:
+    """Have a running dnsmasq read its reservations again; nothing where none runs."""
+    running = find_running(network, site)
+    if running is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(running.pid, signal.SIGHUP)
+
+
+async def stop(network: str, site: Site) -> None:
+    """End a network's dnsmasq, wait until it is gone and drop its record; nothing where none runs."""
+    running = find_running(network, site)
+    if running is not None:
+        with contextlib.suppress(ProcessLookupError):
+            await _end(running.pid)
+    (site.directory(network) / RECORD).unlink(missing_ok=True)
+
+
+async def _end(pid: int) -> None:
+    watch = pidfd.open_pidfd(pid)
+    try:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            pidfd.send_signal(watch, number)
+            with contextlib.suppress(TimeoutError):
+                await pidfd.wait_exit(watch, STOP_TIMEOUT_S)
+                return
+    finally:
+        os.close(watch)

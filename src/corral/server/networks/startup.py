@@ -1,0 +1,55 @@
+"""Brings the networks up with the daemon, and down with the host."""
+
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from corral.errors import CorralError
+from corral.server.background import Background
+from corral.server.context import Context
+from corral.server.networks import delete, store
+from corral.server.networks.guard import Guard, start_one
+from corral.server.networks.model import Network, NetworkStatus
+from corral.server.networks.registry import driver_of
+from corral.server.networks.site import site_of
+
+log = logging.getLogger(__name__)
+
+
+async def start_networks(context: Context) -> None:
+    """Remove what was half-made, start the rest or take over what still runs, and watch them from now on.
+
+    A network that cannot be started is shown as Unavailable and tried again; the others are not held up.
+    """
+    guard = context.parts.add(Guard(context))
+    async with context.locks.hold("networks"):
+        networks = await context.db.read(store.list_networks)
+        for network in sorted(networks, key=_rank):
+            if network.status is NetworkStatus.PENDING:
+                log.warning("Removing network %s: its creation was interrupted", network.name)
+                await _attempt(network, delete.remove(context, network))
+            elif not await _attempt(network, start_one(context, network)):
+                guard.mark_unavailable(network)
+    context.parts[Background].start("networks", guard.run())
+
+
+async def stop_networks(context: Context) -> None:
+    """Take all networks away from the host; they come back with the next start of the daemon."""
+    async with context.locks.hold("networks"):
+        for network in sorted(await context.db.read(store.list_networks), key=_rank, reverse=True):
+            context.parts[Guard].forget(network)
+            await _attempt(network, driver_of(network.type).stop(site_of(context.member), network))
+
+
+def _rank(network: Network) -> int:
+    """Networks on an interface follow those that make interfaces."""
+    return 1 if "parent" in network.config else 0
+
+
+async def _attempt(network: Network, work: Coroutine[Any, Any, None]) -> bool:
+    try:
+        await work
+    except (CorralError, OSError) as error:
+        log.error("Network %s: %s", network.name, error)
+        return False
+    return True
