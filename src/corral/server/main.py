@@ -25,6 +25,7 @@ from corral.server.events.bus import Events
 from corral.server.host.threads import in_thread
 from corral.server.lifetime import Lifetime
 from corral.server.locks import Locks
+from corral.server.networks import startup as networks
 from corral.server.operations.registry import Operations
 from corral.server.rest import listeners
 from corral.server.rest.dispatch import Dispatcher
@@ -42,10 +43,10 @@ OPERATIONS_GRACE_S = 5.0
 
 Step = Callable[[Context], Awaitable[None]]
 
-START_STEPS: tuple[Step, ...] = ()
+START_STEPS: tuple[Step, ...] = (networks.start_networks,)
 """What happens between the opening of the database and the first request, in this order."""
 
-STOP_INSTANCES_STEPS: tuple[Step, ...] = ()
+STOP_INSTANCES_STEPS: tuple[Step, ...] = (networks.stop_networks,)
 """What happens when the host goes down, in this order."""
 
 

@@ -1,12 +1,19 @@
 """nftables by its command-line tool: rules go in as one atomic script, tables come out as JSON."""
 
+import errno
 import json
+import socket
 from typing import Any
 
 from corral.errors import CommandFailed
 from corral.server.host import command
 
 TIMEOUT_S = 30.0
+
+_NETLINK_NETFILTER = 12
+_SOL_NETLINK = 270
+_NETLINK_ADD_MEMBERSHIP = 1
+_NFNLGRP_NFTABLES = 7
 
 
 async def apply(script: str) -> None:
@@ -53,3 +60,30 @@ async def _list_all(what: str, family: str | None = None) -> list[dict[str, Any]
     listed = await command.run(argv, timeout_s=TIMEOUT_S)
     items: list[dict[str, Any]] = json.loads(listed.stdout)["nftables"]
     return items
+
+
+def open_monitor() -> socket.socket:
+    """A socket that becomes readable whenever anybody changes nftables in this network namespace."""
+    monitor = socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER
+    )
+    try:
+        monitor.bind((0, 0))
+        monitor.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NFNLGRP_NFTABLES)
+    except OSError:
+        monitor.close()
+        raise
+    return monitor
+
+
+def drain_monitor(monitor: socket.socket) -> None:
+    """Drop what the monitor has to tell; what changed is found by listing."""
+    while True:
+        try:
+            monitor.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            # The kernel had more to tell than the socket could hold: that is news, too.
+            if error.errno != errno.ENOBUFS:
+                raise

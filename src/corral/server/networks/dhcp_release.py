@@ -1,4 +1,4 @@
-"""Gives a DHCP lease back in the client's name, so that the address of a deleted instance is free at once (RFC 2131)."""
+"""Gives a DHCP lease back in the client's name, so that a deleted instance keeps no address (RFC 2131)."""
 
 import ipaddress
 import os

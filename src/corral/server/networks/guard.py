@@ -1,4 +1,4 @@
-"""Watches the networks while the daemon runs and repairs what others break: a dead dnsmasq, flushed rules, a lost bridge.
+"""Watches the networks while the daemon runs and repairs what others break: a dead dnsmasq, flushed rules.
 
 It wakes when a dnsmasq ends, when anybody changes the firewall, and once a minute; networks that could not be started
 are tried again.
@@ -113,7 +113,7 @@ class Guard:
         await self._context.events.react(NetworkRepaired(network, harm))
 
     def _on_death(self, network: Network) -> None:
-        log.warning("dnsmasq of network %s ended", network.name)
+        log.debug("dnsmasq of network %s ended", network.name)
         self._drop_lifeline(network.id)
         self._wake.set()
 

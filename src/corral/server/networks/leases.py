@@ -60,9 +60,7 @@ async def list_leases(context: Context, project: str, name: str, asking: str) ->
     found = await context.db.read(nics.list_instance_nics)
     path = site_of(context.member).directory(name) / dnsmasq.LEASES
     leases = await in_thread(read_leases, path)
-    mine = [
-        nic for nic in found if nic.project == asking and nic.network_project == project and nic.network == name
-    ]
+    mine = [nic for nic in found if nic.project == asking and nic.network_project == project and nic.network == name]
     return compose_leases(network, mine, leases, own_addresses=asking == project, location=context.member.location)
 
 

@@ -47,7 +47,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class NetworkChanged:
-    """A network has a new configuration and works by it; `keys` are those that differ (reactions: running instances)."""
+    """A network has a new configuration and works by it; `keys` are those that differ (reactions: instances)."""
 
     network: Network
     keys: frozenset[str]

@@ -83,7 +83,7 @@ def _given(address: str | None) -> str | None:
 
 
 async def reserve(context: Context, network: Network, reservation: Reservation) -> None:
-    """Write a NIC's reservation and have dnsmasq read it. Raises Conflict where another NIC has one of the addresses."""
+    """Write a NIC's reservation and have dnsmasq read it. Raises Conflict where another NIC has an address of it."""
     if network.type is not NetworkType.BRIDGE:
         return
     site = site_of(context.member)
@@ -105,7 +105,9 @@ async def release(context: Context, network: Network, instance: str, device: str
             await in_thread(_release_leases, site, network, hwaddr)
 
 
-async def allocate(context: Context, network: Network, reservation: Reservation, versions: Iterable[int]) -> Reservation:
+async def allocate(
+    context: Context, network: Network, reservation: Reservation, versions: Iterable[int]
+) -> Reservation:
     """The reservation with an address of each IP version, present or else free ones, after it has been written.
 
     For NICs that may only use known addresses (security.ipv4_filtering, security.ipv6_filtering). Raises InvalidRequest
@@ -214,9 +216,7 @@ def _with_present(reservation: Reservation, present: Iterable[Address]) -> Reser
             ipv4 = ipv4 or str(address)
         else:
             ipv6 = ipv6 or str(address)
-    return Reservation(
-        reservation.instance, reservation.device, reservation.hwaddr, reservation.hostname, ipv4, ipv6
-    )
+    return Reservation(reservation.instance, reservation.device, reservation.hwaddr, reservation.hostname, ipv4, ipv6)
 
 
 def _allocate(site: Site, network: Network, reservation: Reservation, versions: tuple[int, ...]) -> Reservation:
@@ -245,7 +245,9 @@ def _choose(
         raise InvalidRequest(f'Network "{network.name}" has no DHCP for IPv{version}: give the NIC an address')
     own = [address for address in reserved.get(reservation.file_name, []) if address in family.subnet]
     own += [
-        lease.address for lease in leases if lease.hwaddr == reservation.hwaddr.lower() and lease.address in family.subnet
+        lease.address
+        for lease in leases
+        if lease.hwaddr == reservation.hwaddr.lower() and lease.address in family.subnet
     ]
     for address in own:
         if not family.ranges or any(address in pool for pool in family.ranges):

@@ -1,6 +1,6 @@
 """All resources of the API, in the order of its documentation."""
 
-from corral.server.rest.routes import events, internal, operations, profiles, projects, root, server
+from corral.server.rest.routes import events, internal, networks, operations, profiles, projects, root, server
 from corral.server.rest.routing import Routes
 
 ALL: tuple[Routes, ...] = (
@@ -10,5 +10,6 @@ ALL: tuple[Routes, ...] = (
     profiles.routes,
     events.routes,
     operations.routes,
+    networks.routes,
     internal.routes,
 )
