@@ -211,7 +211,9 @@ class Monitor:
 
     def stop(self) -> None:
         """Kill the container's init with SIGKILL by way of the monitor."""
-        self._ask(Command.STOP)
+        # The monitor may be gone before it answers.
+        with contextlib.suppress(ConnectionResetError):
+            self._ask(Command.STOP)
 
     def _connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
