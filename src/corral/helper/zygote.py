@@ -4,6 +4,7 @@ Started once by the daemon, it loads only what it needs, so a fork costs little,
 is safe. It reads requests from a SEQPACKET socket (JSON, with descriptors) and answers on it:
 
 - `exec`: descriptors pidfd of init, standard input, output, error -> {id, pid} with a pidfd, then {id, status}.
+- `attach`: the same for a privileged container, through liblxc (attach).
 - `serve`: descriptors pidfd of init or root directory, socket -> the same; the child serves files (files, sftp).
 - {id, error, errno} where the container could not be entered.
 
@@ -27,7 +28,7 @@ import sys
 import termios
 from typing import Any, NoReturn
 
-from corral.helper import files, sftp
+from corral.helper import attach, files, sftp
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
@@ -42,7 +43,8 @@ _NR_CLONE = {"x86_64": 56, "aarch64": 220, "riscv64": 220, "ppc64le": 120}
 _PR_SET_DUMPABLE = 4
 _MAX_MESSAGE = 262144
 _MAX_FDS = 8
-_REPORT = struct.Struct("=ii")
+_REPORT = struct.Struct("=iii")
+"""The pid to signal, the pid that the zygote waits for, an error number."""
 _LEAF = ".lxc"
 _ALL_FDS = 1 << 20
 
@@ -123,7 +125,7 @@ def run_exec(request: dict[str, Any], fds: list[int], report: int) -> NoReturn:
         pid = clone_sibling()
         if pid == 0:
             execute(request, stdio, proc)
-        os.write(report, _REPORT.pack(pid, 0))
+        os.write(report, _REPORT.pack(pid, pid, 0))
     except BaseException as error:
         send_failure(report, error)
     finally:
@@ -133,7 +135,7 @@ def run_exec(request: dict[str, Any], fds: list[int], report: int) -> NoReturn:
 def send_failure(report: int, error: BaseException) -> None:
     """Tell the zygote why there is no pid."""
     number = error.number if isinstance(error, EnterFailed) else getattr(error, "errno", None) or errno.EIO
-    os.write(report, _REPORT.pack(-1, number) + str(error).encode(errors="replace")[:4096])
+    os.write(report, _REPORT.pack(-1, -1, number) + str(error).encode(errors="replace")[:4096])
 
 
 def execute(request: dict[str, Any], stdio: list[int], proc: int) -> NoReturn:
@@ -216,7 +218,7 @@ def run_serve(request: dict[str, Any], fds: list[int], report: int) -> NoReturn:
         os.setresuid(0, 0, 0)
         os.umask(0)
         os.close(place)
-        os.write(report, _REPORT.pack(os.getpid(), 0))
+        os.write(report, _REPORT.pack(os.getpid(), os.getpid(), 0))
         os.close(report)
         (sftp if request["protocol"] == "sftp" else files).serve(channel)
         code = 0
@@ -225,6 +227,29 @@ def run_serve(request: dict[str, Any], fds: list[int], report: int) -> NoReturn:
             send_failure(report, error)
     finally:
         os._exit(code)
+
+
+def run_attach(request: dict[str, Any], fds: list[int], report: int) -> NoReturn:
+    """Child: have liblxc attach the command, wait for its end and end alike."""
+    code = EXIT_NOT_EXECUTABLE
+    try:
+        os.setsid()
+        pid = attach.start(request, fds[1:4])
+        os.write(report, _REPORT.pack(pid, os.getpid(), 0))
+        os.close(report)
+        for fd in fds:
+            os.close(fd)
+        _, status = os.waitpid(pid, 0)
+        ended = os.waitstatus_to_exitcode(status)
+        code = 128 - ended if ended < 0 else ended
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            send_failure(report, error)
+    finally:
+        os._exit(code)
+
+
+OPERATIONS = {"exec": run_exec, "attach": run_attach, "serve": run_serve}
 
 
 class Zygote:
@@ -269,7 +294,7 @@ class Zygote:
             signal.set_wakeup_fd(-1)
             self._channel.close()
             os.close(report)
-            (run_exec if request["op"] == "exec" else run_serve)(request, fds, reporter)
+            OPERATIONS[request["op"]](request, fds, reporter)
         os.close(reporter)
         for fd in fds:
             os.close(fd)
@@ -283,14 +308,19 @@ class Zygote:
         self._poll.unregister(fd)
         os.close(fd)
         number = self._reports.pop(fd)
-        pid, error = _REPORT.unpack_from(report) if len(report) >= _REPORT.size else (-1, errno.EIO)
+        pid, child, error = _REPORT.unpack_from(report) if len(report) >= _REPORT.size else (-1, -1, errno.EIO)
         if pid < 0:
             text = report[_REPORT.size :].decode(errors="replace") or "The process ended on its way in"
             self._send({"id": number, "error": text, "errno": error})
             return
-        self._entering.discard(pid)
-        self._running[pid] = number
-        pidfd = os.pidfd_open(pid)
+        self._entering.discard(child)
+        self._running[child] = number
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            # An attached command is its own parent's to collect and may be gone.
+            self._send({"id": number, "pid": pid})
+            return
         self._send({"id": number, "pid": pid}, [pidfd])
         os.close(pidfd)
 

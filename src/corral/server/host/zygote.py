@@ -35,7 +35,7 @@ class ExecRequest:
     """A command for a container. `uid`, `gid` and `groups` are the container's, `owner` is its root on the host.
 
     `cgroups` are the directories to join. `userns` says whether the container has a user namespace of its own.
-    `rlimits` are (resource, soft, hard).
+    `rlimits` are (resource, soft, hard). With `attach` liblxc enters the container, as it must for a privileged one.
     """
 
     argv: Sequence[str]
@@ -50,6 +50,16 @@ class ExecRequest:
     owner: tuple[int, int] = (0, 0)
     apparmor: str = ""
     rlimits: Sequence[tuple[int, int, int]] = ()
+    attach: "Attach | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Names a privileged container to liblxc, which must set up its commands."""
+
+    lxcpath: str
+    name: str
+    config: str
 
 
 @dataclass(slots=True)
@@ -132,8 +142,9 @@ class Zygote:
         Raises InternalError where the container cannot be entered. A command that cannot be executed ends with 126
         or 127.
         """
+        attach = request.attach
         message = {
-            "op": "exec",
+            "op": "exec" if attach is None else "attach",
             "argv": list(request.argv),
             "env": request.env,
             "cgroups": [str(path) for path in request.cgroups],
@@ -146,6 +157,7 @@ class Zygote:
             "owner": list(request.owner),
             "apparmor": request.apparmor,
             "rlimits": [list(limit) for limit in request.rlimits],
+            "attach": attach and {"lxcpath": attach.lxcpath, "name": attach.name, "config": attach.config},
         }
         return await self._request(message, [init_pidfd, *stdio])
 
@@ -224,7 +236,7 @@ class Zygote:
             for fd in fds:
                 os.close(fd)
         elif "pid" in message:
-            running = Running(message["pid"], fds[0], job.status)
+            running = Running(message["pid"], fds[0] if fds else -1, job.status)
             if job.entered.cancelled():
                 running.send_signal(signal.SIGKILL)
                 running.close()
