@@ -1,0 +1,363 @@
+"""Judges a tar stream while it passes: every member of an image is looked at before `tar` sees it.
+
+Hostile members (absolute or dotted names, paths through a symbolic link, devices, nonsense) make the whole archive
+refused; harmless device nodes below `dev/`, which a container cannot use, are left out. Pure: no system call but the
+reads and writes of the two streams. The formats are those of tar(5) (ustar, old GNU, pax 1.0), nothing else.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+BLOCK = 512
+CHUNK = 1 << 20
+EXTENSION_LIMIT = 1 << 20
+"""Bytes of a long name or of pax records before one member."""
+DOCUMENT_LIMIT = 1 << 20
+"""Bytes of metadata.yaml."""
+
+REGULAR, HARD_LINK, SYMBOLIC_LINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = "f", "h", "l", "c", "b", "d", "p"
+_KINDS = {
+    b"0": REGULAR,
+    b"\0": REGULAR,
+    b"7": REGULAR,
+    b"S": REGULAR,
+    b"1": HARD_LINK,
+    b"2": SYMBOLIC_LINK,
+    b"3": CHARACTER,
+    b"4": BLOCK_DEVICE,
+    b"5": DIRECTORY,
+    b"6": FIFO,
+}
+_SAFE_DEVICES = frozenset({(0, 0), (1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)})
+"""Character devices that give nothing away: whiteouts, null, zero, full, random, urandom, tty, console, ptmx."""
+_PAX_NAMES = ("path", "linkpath", "size", "GNU.sparse.name")
+
+
+class Refused(Exception):
+    """The archive is hostile, damaged or beyond its bounds; the text is for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an archive may hold: bytes of content and members."""
+
+    size: int
+    members: int
+
+
+@dataclass(slots=True)
+class Member:
+    """One entry: `path` is relative, without `.` components."""
+
+    path: str
+    kind: str
+    size: int
+    link: str = ""
+    device: tuple[int, int] = (0, 0)
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a whole archive turned out to hold."""
+
+    members: int = 0
+    size: int = 0
+    document: bytes | None = None
+    templates: list[str] = field(default_factory=list)
+    has_root: bool = False
+    has_disk: bool = False
+
+
+class Policy:
+    """Which members are taken (True), left out (False) or hostile (Refused), one call for each in turn.
+
+    `layout` is `image` (metadata.yaml, templates/, rootfs/, rootfs.img) or `rootfs` (a bare root file system).
+    """
+
+    def __init__(self, layout: str, limits: Limits, *, allow_devices: bool = True) -> None:
+        self.layout = layout
+        self.limits = limits
+        self.allow_devices = allow_devices
+        self.contents = Contents()
+        self._links: set[str] = set()
+
+    def admit(self, member: Member) -> bool:
+        """Judge one member; raises Refused with the reason."""
+        contents = self.contents
+        contents.members += 1
+        contents.size += member.size
+        if contents.members > self.limits.members:
+            raise Refused(f"it holds more than {self.limits.members} entries")
+        if contents.size > self.limits.size:
+            raise Refused(f"it unpacks to more than the {self.limits.size} bytes that are allowed or free")
+        self._refuse_detours(member)
+        if self.layout == "image" and not self._belongs(member):
+            return False
+        if member.kind in (CHARACTER, BLOCK_DEVICE):
+            return self._admit_device(member)
+        return True
+
+    def _refuse_detours(self, member: Member) -> None:
+        if self._links:
+            parent = member.path
+            while slash := parent.rfind("/") + 1:
+                parent = parent[: slash - 1]
+                if parent in self._links:
+                    raise Refused(f"{member.path!r} leads through the symbolic link {parent!r}")
+        if member.kind == SYMBOLIC_LINK:
+            self._links.add(member.path)
+        elif member.path in self._links:
+            if member.kind == DIRECTORY:
+                raise Refused(f"{member.path!r} is both a symbolic link and a directory")
+            self._links.discard(member.path)
+        if member.kind == HARD_LINK:
+            relative_path(member.link, "the target of a hard link")
+
+    def _belongs(self, member: Member) -> bool:
+        top, _, below = member.path.partition("/")
+        if top == "":
+            return member.kind == DIRECTORY
+        if top == "rootfs":
+            if not below and member.kind != DIRECTORY:
+                raise Refused("rootfs is no directory")
+            self.contents.has_root = True
+            self._refuse_foreign_link(member)
+            return True
+        if top == "metadata.yaml" or top == "rootfs.img":
+            if below or member.kind != REGULAR:
+                raise Refused(f"{top} is no regular file")
+            self.contents.has_disk |= top == "rootfs.img"
+            return True
+        if top == "templates":
+            if member.kind != (REGULAR if below else DIRECTORY):
+                raise Refused(f"{member.path!r} is no regular file: templates/ holds nothing else")
+            if below:
+                self.contents.templates.append(below)
+            return True
+        return False
+
+    def _refuse_foreign_link(self, member: Member) -> None:
+        if member.kind == HARD_LINK and not relative_path(member.link, "the target of a hard link").startswith(
+            "rootfs/"
+        ):
+            raise Refused(f"{member.path!r} is a hard link to {member.link!r}, outside rootfs")
+
+    def _admit_device(self, member: Member) -> bool:
+        path = member.path.removeprefix("rootfs/") if self.layout == "image" else member.path
+        if path.startswith("dev/"):
+            return False
+        if member.kind == BLOCK_DEVICE or member.device not in _SAFE_DEVICES:
+            raise Refused(f"{member.path!r} is a device node ({member.kind} {member.device[0]}:{member.device[1]})")
+        return self.allow_devices
+
+
+def relative_path(name: str, what: str = "a member") -> str:
+    """A member's name without `.` components and slashes at its end; Refused when it is absolute or dotted."""
+    if "\0" in name or len(name) > 4096:
+        raise Refused(f"the name of {what} is malformed")
+    if name.startswith("/"):
+        raise Refused(f"{name!r}, {what}, is an absolute path")
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise Refused(f"{name!r}, {what}, climbs out with '..'")
+    return "/".join(parts)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Extension headers read ahead of a member: their bytes, and what they say."""
+
+    raw: list[bytes] = field(default_factory=list)
+    values: dict[str, str] = field(default_factory=dict)
+
+
+class TarGuard:
+    """Reads a tar stream, and hands on to `write` only what the policy admits."""
+
+    def __init__(self, source: BinaryIO, policy: Policy, write: Callable[[bytes], object] | None = None) -> None:
+        self._source = source
+        self._policy = policy
+        self._write = write or (lambda _data: None)
+        self._read_bytes = 0
+
+    def run(self) -> Contents:
+        """Pass the whole stream through; raises Refused."""
+        for header, pending in self._headers():
+            member, stored = self._member(header, pending)
+            admitted = self._policy.admit(member)
+            if admitted:
+                for part in pending.raw:
+                    self._write(part)
+                self._write(header)
+            if member.path == "metadata.yaml" and self._policy.layout == "image":
+                self._document(stored)
+            else:
+                self._body(stored, admitted)
+        self._write(bytes(2 * BLOCK))
+        self._drain()
+        return self._policy.contents
+
+    def _headers(self) -> Iterator[tuple[bytes, _Pending]]:
+        pending = _Pending()
+        while True:
+            header = self._exactly(BLOCK, "header")
+            if header == bytes(BLOCK):
+                if pending.raw:
+                    raise Refused("it is damaged: a long name belongs to no member")
+                return
+            _verify_checksum(header)
+            flag = header[156:157]
+            if flag in b"LKxg":
+                self._extension(flag, header, pending)
+                continue
+            if flag == b"S":
+                header += self._sparse_map(header)
+            yield header, pending
+            pending = _Pending()
+
+    def _extension(self, flag: bytes, header: bytes, pending: _Pending) -> None:
+        size = parse_number(header[124:136])
+        if size > EXTENSION_LIMIT or len(pending.raw) > 8:
+            raise Refused("it is malformed: the name of a member is too long")
+        body = self._exactly(_padded(size), "long name")
+        pending.raw += [header, body]
+        if flag == b"L":
+            pending.values["path"] = _text(body[:size].rstrip(b"\0"))
+        elif flag == b"K":
+            pending.values["linkpath"] = _text(body[:size].rstrip(b"\0"))
+        else:
+            values = {key: value for key, value in parse_pax(body[:size]).items() if key in _PAX_NAMES}
+            if flag == b"g" and values:
+                raise Refused("it is malformed: a global pax header names a member")
+            pending.values.update(values)
+
+    def _sparse_map(self, header: bytes) -> bytes:
+        extended, more, blocks = b"", header[482] != 0, 0
+        while more:
+            block = self._exactly(BLOCK, "sparse map")
+            extended += block
+            more = block[504] != 0
+            blocks += 1
+            if blocks > 2048:
+                raise Refused("it is malformed: a sparse file has too many pieces")
+        return extended
+
+    def _member(self, header: bytes, pending: _Pending) -> tuple[Member, int]:
+        """The member, and how many bytes of content follow it."""
+        values = pending.values
+        kind = _KINDS.get(header[156:157])
+        if kind is None:
+            raise Refused(f"it holds a member of the unknown type {header[156:157]!r}")
+        name = values.get("GNU.sparse.name") or values.get("path") or _ustar_name(header)
+        size = parse_number(header[124:136])
+        if "size" in values:
+            size = _decimal(values["size"])
+        if kind == REGULAR and name.endswith("/"):
+            kind = DIRECTORY
+        path = relative_path(name)
+        if path == "" and kind != DIRECTORY:
+            raise Refused("a member has no name")
+        if kind == DIRECTORY and size:
+            raise Refused(f"it is malformed: the directory {name!r} has content")
+        if kind != REGULAR:
+            size = 0
+        link = values.get("linkpath") or _text(header[157:257].split(b"\0", 1)[0])
+        device = (0, 0)
+        if kind in (CHARACTER, BLOCK_DEVICE):
+            device = parse_number(header[329:337]), parse_number(header[337:345])
+        return Member(path, kind, size, link, device), size
+
+    def _document(self, size: int) -> None:
+        if size > DOCUMENT_LIMIT:
+            raise Refused(f"metadata.yaml is larger than {DOCUMENT_LIMIT} bytes")
+        if self._policy.contents.document is not None:
+            raise Refused("it holds metadata.yaml twice")
+        body = self._exactly(_padded(size), "metadata.yaml")
+        self._policy.contents.document = body[:size]
+        self._write(body)
+
+    def _body(self, size: int, admitted: bool) -> None:
+        left = _padded(size)
+        while left > 0:
+            chunk = self._exactly(min(left, CHUNK), "content")
+            if admitted:
+                self._write(chunk)
+            left -= len(chunk)
+
+    def _exactly(self, size: int, what: str) -> bytes:
+        data = self._source.read(size)
+        if len(data) != size:
+            raise Refused(f"it is damaged: it ends in the middle ({what})")
+        self._count(size)
+        return data
+
+    def _drain(self) -> None:
+        while data := self._source.read(CHUNK):
+            self._count(len(data))
+
+    def _count(self, size: int) -> None:
+        self._read_bytes += size
+        if self._read_bytes > self._policy.limits.size + BLOCK * 8 * (self._policy.contents.members + 4096):
+            raise Refused(f"it unpacks to more than the {self._policy.limits.size} bytes that are allowed or free")
+
+
+def parse_number(text: bytes) -> int:
+    """A number of a tar header: octal digits, or GNU's base 256."""
+    if text[0] & 0x80:
+        value = int.from_bytes(bytes([text[0] & 0x7F]) + text[1:], "big")
+        if text[0] & 0x40 or value >= 2**63:
+            raise Refused("it is malformed: a number is out of range")
+        return value
+    digits = text.split(b"\0", 1)[0].strip()
+    if not digits:
+        return 0
+    if digits.strip(b"01234567"):
+        raise Refused("it is malformed: a number in a header is no number")
+    return int(digits, 8)
+
+
+def parse_pax(body: bytes) -> dict[str, str]:
+    """The `LENGTH KEY=VALUE` records of a pax header."""
+    values: dict[str, str] = {}
+    while body.strip(b"\0"):
+        length_text, space, _ = body[:24].partition(b" ")
+        length = _decimal(_text(length_text))
+        record = body[:length]
+        if not space or length < 5 or len(record) != length or record[-1:] != b"\n":
+            raise Refused("it is malformed: a pax record has a wrong length")
+        key, equals, value = record[len(length_text) + 1 : -1].partition(b"=")
+        if not equals:
+            raise Refused("it is malformed: a pax record has no value")
+        values[_text(key)] = _text(value)
+        body = body[length:]
+    return values
+
+
+def _verify_checksum(header: bytes) -> None:
+    total = sum(header[:148]) + 8 * 32 + sum(header[156:])
+    if parse_number(header[148:156]) != total:
+        raise Refused("it is damaged or no tar archive: the checksum of a header is wrong")
+
+
+def _ustar_name(header: bytes) -> str:
+    name = header[:100].split(b"\0", 1)[0]
+    prefix = header[345:500].split(b"\0", 1)[0]
+    if prefix and header[257:263] == b"ustar\0":
+        name = prefix + b"/" + name
+    return _text(name)
+
+
+def _decimal(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise Refused("it is malformed: a number in a pax record is no number")
+    return int(text)
+
+
+def _text(data: bytes) -> str:
+    return os.fsdecode(data)
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK

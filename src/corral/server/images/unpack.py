@@ -1,0 +1,187 @@
+"""Judges and unpacks image archives through the confined helper; what the members may be is in helper/tar_guard.py."""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import corral
+from corral.errors import InternalError, InvalidRequest, NotSupported
+from corral.server.host import command
+from corral.server.host.threads import in_thread
+from corral.server.images.formats import Format, ImageFiles, ImageMetadata, detect_format, parse_metadata
+
+DEADLINE_S = 3600.0
+MEMBER_LIMIT = 4_000_000
+SIZE_LIMIT = 1 << 40
+PROGRESS_EVERY_S = 0.2
+
+Progress = Callable[[int], None]
+"""Takes the share of the archive that was read, in percent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What an image is, told by its files: the metadata, its kind, and the bytes that it unpacks to."""
+
+    metadata: ImageMetadata
+    type: str
+    size: int
+    members: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    members: int
+    size: int
+    document: str | None
+    templates: list[str]
+    has_root: bool
+    has_disk: bool
+
+
+async def inspect(files: ImageFiles) -> Inspection:
+    """Read an image's files to their end and judge every member, without writing anything.
+
+    Raises InvalidRequest with the reason where the image is hostile, damaged or no image.
+    """
+    report = await _run(files.main, "image", None, SIZE_LIMIT, None)
+    if report.document is None:
+        raise InvalidRequest("Metadata tarball is missing metadata.yaml")
+    metadata = parse_metadata(report.document)
+    missing = {entry.template for entry in metadata.templates.values()} - set(report.templates)
+    if missing:
+        raise InvalidRequest(
+            f"Invalid image: metadata.yaml names the template {min(missing)!r}, which is not in templates/"
+        )
+    if files.rootfs is not None:
+        if detect_format(files.rootfs) is Format.QCOW2:
+            return Inspection(metadata, "virtual-machine", files.rootfs.stat().st_size, 1)
+        root = await _run(files.rootfs, "rootfs", None, SIZE_LIMIT, None)
+        return Inspection(metadata, "container", root.size, root.members)
+    if report.has_disk:
+        return Inspection(metadata, "virtual-machine", report.size, report.members)
+    if not report.has_root:
+        raise InvalidRequest(
+            "Invalid image: it has neither rootfs/ nor rootfs.img, and no second file with the root file system"
+        )
+    return Inspection(metadata, "container", report.size, report.members)
+
+
+async def unpack(
+    files: ImageFiles,
+    target: Path,
+    *,
+    size_limit: int | None = None,
+    progress: Progress | None = None,
+) -> ImageMetadata:
+    """Unpack a container image into an existing, empty directory: metadata.yaml, templates/ and rootfs/.
+
+    `size_limit` bounds what it may unpack to, in bytes; without it, what the file system of `target` has free.
+    Raises InvalidRequest with the reason; then nothing is left in `target`.
+    """
+    limit = size_limit if size_limit is not None else await in_thread(_free_bytes, target)
+    try:
+        report = await _run(files.main, "image", target, limit, progress if files.rootfs is None else None)
+        if report.document is None:
+            raise InvalidRequest("Metadata tarball is missing metadata.yaml")
+        if files.rootfs is not None:
+            if detect_format(files.rootfs) is Format.QCOW2:
+                raise NotSupported(
+                    "The image is one of a virtual machine: it has a disk and no root file system to unpack"
+                )
+            rootfs = target / "rootfs"
+            rootfs.mkdir(mode=0o755, exist_ok=True)
+            await _run(files.rootfs, "rootfs", rootfs, limit, progress)
+        elif not report.has_root:
+            raise InvalidRequest(f"Image is missing a rootfs: {files.main.name}")
+        return parse_metadata(report.document)
+    except BaseException:
+        await in_thread(_empty, target)
+        raise
+
+
+async def _run(path: Path, layout: str, target: Path | None, limit: int, progress: Progress | None) -> _Report:
+    kind = await in_thread(detect_format, path)
+    if kind is Format.QCOW2:
+        raise InvalidRequest("Invalid image: a disk without metadata; give the metadata's file and the disk")
+    request = {
+        "layout": layout,
+        "decompress": _decompressor(kind),
+        "squashfs": str(path.resolve()) if kind is Format.SQUASHFS else "",
+        "target": str(target.resolve()) if target is not None else "",
+        "size": limit,
+        "members": MEMBER_LIMIT,
+    }
+    archive = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        async with _reported(archive, progress):
+            completed = await command.run(
+                [sys.executable, "-s", "-S", "-P", "-m", "corral.helper.unarchive", json.dumps(request)],
+                stdin=archive,
+                env={"PYTHONPATH": str(_package_root()), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
+                timeout_s=DEADLINE_S,
+            )
+    finally:
+        os.close(archive)
+    return _read_report(completed.stdout, path)
+
+
+def _read_report(output: str, path: Path) -> _Report:
+    try:
+        report = json.loads(output)
+    except ValueError:
+        raise InternalError(f"The helper that reads images gave no result for {path.name}") from None
+    if "refused" in report:
+        raise InvalidRequest(f"The image is refused: {report['refused']}")
+    return _Report(**report)
+
+
+@contextlib.asynccontextmanager
+async def _reported(archive: int, progress: Progress | None) -> AsyncIterator[None]:
+    """Tell how far the archive was read: the helper shares the descriptor's offset with us."""
+    size = os.fstat(archive).st_size
+    if progress is None or size == 0:
+        yield
+        return
+
+    async def tell() -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_EVERY_S)
+            progress(os.lseek(archive, 0, os.SEEK_CUR) * 100 // size)
+
+    task = asyncio.create_task(tell())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _decompressor(kind: Format) -> list[str]:
+    if kind is Format.GZIP and shutil.which("pigz"):
+        return ["pigz", "-dc"]
+    return list(kind.decompress)
+
+
+def _package_root() -> Path:
+    return Path(str(corral.__file__)).parent.parent
+
+
+def _free_bytes(target: Path) -> int:
+    status = os.statvfs(target)
+    return status.f_bavail * status.f_frsize
+
+
+def _empty(target: Path) -> None:
+    for entry in os.scandir(target):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            os.unlink(entry.path)
