@@ -1,6 +1,6 @@
 """Who uses a thing (`used_by`): URLs of the API, by SQL over the tables of all nouns."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 
 from corral.api.urls import url
 from corral.server.db.database import Tx
@@ -46,24 +46,37 @@ def _image_users(tx: Tx, fingerprint: str) -> list[str]:
 
 
 def list_custom_volume_users(tx: Tx, pool: str, project: str, volume: str) -> list[str]:
-    """Instances whose own devices attach a custom volume, and profiles that do, of one project."""
+    """Instances whose own devices attach a custom volume, and profiles that do."""
+    owners = _projects_that_share(tx, project, "features.storage.volumes")
     wanted = {"pool": pool, "source": volume}
-    return list_instances_with(tx, wanted, project) + list_profiles_with(tx, wanted, project)
+    return [*list_instances_with(tx, wanted, owners), *list_profiles_with(tx, wanted, owners)]
 
 
-def list_instances_with(tx: Tx, wanted: dict[str, str], project: str | None = None) -> list[str]:
-    """URLs of the instances that have, among their own devices, one with these values."""
-    rows = _owners_with(tx, "instance", wanted, project)
-    return [url("/1.0/instances", name, project=owner) for name, owner in rows]
+def _projects_that_share(tx: Tx, project: str, feature: str) -> set[str]:
+    """The project, and, for the default one, all that have no things of their own of this kind."""
+    if project != "default":
+        return {project}
+    rows = tx.rows(
+        "SELECT p.name FROM projects p LEFT JOIN projects_config c ON c.project_id = p.id AND c.key = ?"
+        " WHERE p.name = 'default' OR lower(coalesce(c.value, '')) NOT IN ('true', '1', 'yes', 'on')",
+        feature,
+    )
+    return {row["name"] for row in rows}
 
 
-def list_profiles_with(tx: Tx, wanted: dict[str, str], project: str | None = None) -> list[str]:
-    """URLs of the profiles that have a device with these values."""
-    rows = _owners_with(tx, "profile", wanted, project)
-    return [url("/1.0/profiles", name, project=owner) for name, owner in rows]
+def list_instances_with(tx: Tx, wanted: Mapping[str, str], projects: Collection[str] | None = None) -> list[str]:
+    """URLs of the instances, of some projects or all, that have among their own devices one with these values."""
+    rows = _owners_with(tx, "instance", wanted)
+    return [url("/1.0/instances", name, project=owner) for name, owner in rows if projects is None or owner in projects]
 
 
-def _owners_with(tx: Tx, noun: str, wanted: dict[str, str], project: str | None) -> Sequence[tuple[str, str]]:
+def list_profiles_with(tx: Tx, wanted: Mapping[str, str], projects: Collection[str] | None = None) -> list[str]:
+    """URLs of the profiles, of some projects or all, that have a device with these values."""
+    rows = _owners_with(tx, "profile", wanted)
+    return [url("/1.0/profiles", name, project=owner) for name, owner in rows if projects is None or owner in projects]
+
+
+def _owners_with(tx: Tx, noun: str, wanted: Mapping[str, str]) -> list[tuple[str, str]]:
     joins, values = "", []
     for number, (key, value) in enumerate(wanted.items()):
         joins += (
@@ -71,12 +84,9 @@ def _owners_with(tx: Tx, noun: str, wanted: dict[str, str], project: str | None)
             f" AND c{number}.key = ? AND c{number}.value = ?"
         )
         values += [key, value]
-    where = ""
-    if project is not None:
-        where, values = "WHERE p.name = ?", [*values, project]
     rows = tx.rows(
         f"SELECT DISTINCT o.name, p.name AS project FROM {noun}s o JOIN projects p ON p.id = o.project_id"
-        f" JOIN {noun}s_devices d ON d.{noun}_id = o.id{joins} {where} ORDER BY o.name, p.name",
+        f" JOIN {noun}s_devices d ON d.{noun}_id = o.id{joins} ORDER BY o.name, p.name",
         *values,
     )
     return [(row["name"], row["project"]) for row in rows]

@@ -64,16 +64,17 @@ _DIRECTORIES = {
     VolumeType.CUSTOM: "custom",
     VolumeType.IMAGE: "images",
 }
-POOL_DIRECTORIES = (
-    "buckets",
-    "containers",
-    "containers-snapshots",
-    "custom",
-    "custom-snapshots",
-    "images",
-    "virtual-machines",
-    "virtual-machines-snapshots",
-)
+POOL_DIRECTORIES = {
+    "buckets": 0o711,
+    "containers": 0o711,
+    "containers-snapshots": 0o711,
+    "custom": 0o700,
+    "custom-snapshots": 0o700,
+    "images": 0o700,
+    "virtual-machines": 0o700,
+    "virtual-machines-snapshots": 0o700,
+}
+"""The directories of every pool, with the modes that keep unprivileged users out."""
 
 
 class ContentType(enum.Enum):

@@ -107,10 +107,10 @@ def _remove_directory(path: Path) -> None:
 
 
 def _make_layout(path: Path) -> None:
-    for name in model.POOL_DIRECTORIES:
+    for name, mode in model.POOL_DIRECTORIES.items():
         with contextlib.suppress(FileExistsError):
             (path / name).mkdir()
-            (path / name).chmod(0o711)
+            (path / name).chmod(mode)
 
 
 async def update(context: Context, name: str, description: str, config: Mapping[str, str]) -> None:

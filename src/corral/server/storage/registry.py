@@ -33,7 +33,7 @@ def driver_class(name: str) -> type[StorageDriver]:
     """The driver of this name. Raises InvalidRequest."""
     found = DRIVERS.get(name)
     if found is None:
-        raise InvalidRequest(f"Unknown storage driver {name!r} (known: {', '.join(sorted(DRIVERS))})")
+        raise InvalidRequest(f'Unknown driver "{name}" (known: {", ".join(sorted(DRIVERS))})')
     return found
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
+from corral.api.urls import url
 from corral.errors import AlreadyExists, NotFound
+from corral.server.db import references
 from corral.server.db.database import Tx
 from corral.server.db.rows import marks, read_configs, write_config
 from corral.server.storage.model import MEMBER_KEYS, POOL_STATES, ContentType, Pool, Volume, VolumeType
@@ -125,7 +127,7 @@ def get_volume(tx: Tx, pool: Pool, project: str, name: str, kind: VolumeType) ->
     """One volume. Raises NotFound, also while it is in the making."""
     volume = find_volume(tx, pool, project, name, kind)
     if volume is None or volume.pending == "create":
-        raise NotFound("Storage volume not found")
+        raise NotFound("Storage pool volume not found")
     return volume
 
 
@@ -207,6 +209,15 @@ def rename_volume(tx: Tx, volume: Volume, name: str) -> None:
 def delete_volume(tx: Tx, volume_id: int) -> None:
     """Remove a volume and the rows of its snapshots."""
     tx.execute("DELETE FROM storage_volumes WHERE id = ?", volume_id)
+
+
+def list_users(tx: Tx, volume: Volume, project: str) -> list[str]:
+    """URLs of what uses a volume, as somebody in a project sees it."""
+    if volume.type.is_instance:
+        return [url("/1.0/instances", volume.name, project=volume.project)]
+    if volume.type is VolumeType.IMAGE:
+        return [url("/1.0/images", volume.name, project=project)]
+    return references.list_custom_volume_users(tx, volume.pool.name, volume.project, volume.name)
 
 
 def list_snapshot_names(tx: Tx, volume_id: int) -> list[str]:

@@ -161,10 +161,16 @@ async def delete(context: Context, volume: Volume) -> None:
 async def delete_image(context: Context, fingerprint: str) -> None:
     """Remove the cached volumes of an image from all pools; a pool that is not there is left out."""
     for pool in await context.db.read(store.list_pools):
-        async with context.locks.hold("image volume", pool.id, fingerprint):
-            volume = await context.db.read(store.find_volume, pool, "default", fingerprint, VolumeType.IMAGE)
-            if volume is not None and pools.status(context, pool) == model.CREATED:
-                await delete(context, volume)
+        if pools.status(context, pool) == model.CREATED:
+            await delete_cached(context, pool, fingerprint)
+
+
+async def delete_cached(context: Context, pool: Pool, fingerprint: str) -> None:
+    """Remove the cached volume of an image from one pool."""
+    async with context.locks.hold("image volume", pool.id, fingerprint):
+        volume = await context.db.read(store.find_volume, pool, "default", fingerprint, VolumeType.IMAGE)
+        if volume is not None:
+            await delete(context, volume)
 
 
 async def mount(context: Context, volume: Volume) -> Path:
@@ -219,12 +225,7 @@ async def update(context: Context, volume: Volume, description: str, config: Map
     if "size" in changed:
         await resize(context, volume, keys.quota_of(wanted, {}, volume.type))
     await context.db.write(store.update_volume, volume.id, description, wanted)
-    publish(context, "storage-volume-updated", volume)
-
-
-def publish(context: Context, action: str, volume: Volume) -> None:
-    """Tell the listeners what happened to a volume."""
-    context.events.publish(Lifecycle(action, url_of(volume), volume.project))
+    context.events.publish(Lifecycle("storage-volume-updated", url_of(volume), volume.project))
 
 
 def url_of(volume: Volume) -> str:

@@ -1,6 +1,17 @@
 """All resources of the API, in the order of its documentation."""
 
-from corral.server.rest.routes import events, internal, networks, operations, profiles, projects, root, server
+from corral.server.rest.routes import (
+    events,
+    internal,
+    networks,
+    operations,
+    profiles,
+    projects,
+    root,
+    server,
+    storage_pools,
+    storage_volumes,
+)
 from corral.server.rest.routing import Routes
 
 ALL: tuple[Routes, ...] = (
@@ -11,5 +22,7 @@ ALL: tuple[Routes, ...] = (
     events.routes,
     operations.routes,
     networks.routes,
+    storage_pools.routes,
+    storage_volumes.routes,
     internal.routes,
 )

@@ -132,8 +132,11 @@ class BtrfsDriver:
         return True
 
     async def unmount(self) -> None:
-        # The loop device was attached with autoclear: the kernel detaches it when the last mount is gone.
+        # A loop device of ours detaches itself with its last mount; one that somebody else attached does not.
         await in_thread(mount.ensure_unmounted, self._site.path)
+        if self._is_loop():
+            for device in await in_thread(loopdev.find_devices, self._site.loop_file):
+                await in_thread(loopdev.detach, device)
 
     async def update(self, config: Mapping[str, str]) -> None:
         before, after = Config(self._site.config), Config(config)

@@ -1,0 +1,170 @@
+"""/1.0/storage-pools/POOL/volumes."""
+
+from corral.api.storage import (
+    StorageVolume,
+    StorageVolumePost,
+    StorageVolumePut,
+    StorageVolumesPost,
+    StorageVolumeState,
+    StorageVolumeStateUsage,
+)
+from corral.api.urls import url
+from corral.errors import InvalidRequest, NotFound, NotSupported
+from corral.server.db.database import Tx
+from corral.server.projects import store as projects
+from corral.server.rest.request import Request
+from corral.server.rest.responses import Created, Listing
+from corral.server.rest.routing import Routes
+from corral.server.storage import custom, store, volumes
+from corral.server.storage.keys import quoted
+from corral.server.storage.model import ContentType, Volume, VolumeType
+
+routes = Routes("/1.0/storage-pools/{pool}/volumes")
+
+Found = list[tuple[Volume, list[str]]]
+
+
+def _project_of(tx: Tx, project: str, kind: VolumeType) -> str:
+    """The project that a type of volumes is kept in, for a project that may share them."""
+    if kind.is_instance:
+        return project
+    shares = kind is VolumeType.IMAGE or not projects.get_project(tx, project).has("features.storage.volumes")
+    return "default" if shares else project
+
+
+def _list(tx: Tx, pool_name: str, project: str | None, kinds: list[VolumeType]) -> Found:
+    pool = store.get_pool(tx, pool_name)
+    found: list[Volume] = []
+    for kind in kinds:
+        owner = None if project is None else _project_of(tx, project, kind)
+        listed = store.list_volumes(tx, pool, owner, [kind])
+        if kind is VolumeType.IMAGE and project is not None:
+            has_own = projects.get_project(tx, project).has("features.images")
+            visible = set(store.image_fingerprints(tx, project if has_own else "default"))
+            listed = [volume for volume in listed if volume.name in visible]
+        found += listed
+    found.sort(key=lambda volume: (volume.type.value, volume.name, volume.project))
+    return [(volume, store.list_users(tx, volume, project or volume.project)) for volume in found]
+
+
+def _get(tx: Tx, pool_name: str, project: str, kind: VolumeType, name: str) -> tuple[Volume, list[str]]:
+    pool = store.get_pool(tx, pool_name)
+    volume = store.get_volume(tx, pool, _project_of(tx, project, kind), name, kind)
+    return volume, store.list_users(tx, volume, project)
+
+
+def _to_wire(request: Request, volume: Volume, users: list[str]) -> StorageVolume:
+    return StorageVolume(
+        config=dict(volume.config),
+        description=volume.description,
+        name=volume.name,
+        type=volume.type.value,
+        used_by=users,
+        location=request.context.member.location,
+        content_type=volume.content_type.value,
+        project=volume.project,
+        created_at=volume.created_at or "0001-01-01T00:00:00Z",
+    )
+
+
+async def _listing(request: Request, pool: str, kinds: list[VolumeType]) -> Listing[StorageVolume]:
+    project = None if request.all_projects else request.requested_project
+    found = await request.db.read(_list, pool, project, kinds)
+    return Listing(
+        [_to_wire(request, volume, users) for volume, users in found],
+        url=lambda volume: url("/1.0/storage-pools", pool, "volumes", volume.type, volume.name, project=volume.project),
+    )
+
+
+async def _find(request: Request, pool: str, type: str, name: str) -> Volume:
+    kind = VolumeType.parse(type)
+    volume, _ = await request.db.read(_get, pool, request.requested_project, kind, name)
+    return volume
+
+
+@routes.get("")
+async def list_volumes(request: Request, pool: str) -> Listing[StorageVolume]:
+    """List the volumes of a storage pool."""
+    return await _listing(request, pool, list(VolumeType))
+
+
+@routes.get("/{type}")
+async def list_volumes_of_type(request: Request, pool: str, type: str) -> Listing[StorageVolume]:
+    """List the volumes of one type."""
+    return await _listing(request, pool, [VolumeType.parse(type)])
+
+
+@routes.post("")
+async def create_volume(request: Request, pool: str, body: StorageVolumesPost) -> None:
+    """Create a custom volume; its type is in the body."""
+    if not body.name:
+        raise InvalidRequest("No name provided")
+    if not body.type:
+        raise InvalidRequest("You must provide a storage volume type of the storage volume")
+    await _create(request, pool, body.type, body)
+
+
+@routes.post("/{type}")
+async def create_volume_of_type(request: Request, pool: str, type: str, body: StorageVolumesPost) -> None:
+    """Create a custom volume."""
+    await _create(request, pool, type, body)
+
+
+async def _create(request: Request, pool: str, type: str, body: StorageVolumesPost) -> None:
+    custom.validate_name(body.name)
+    if type != VolumeType.CUSTOM.value:
+        raise InvalidRequest(f"Currently not allowed to create storage volumes of type {quoted(type)}")
+    if body.source is not None and body.source.type:
+        raise NotSupported("Copying and migrating storage volumes is not supported yet: create an empty one")
+    if body.content_type not in ("", ContentType.FILESYSTEM.value):
+        if body.content_type != ContentType.BLOCK.value:
+            raise InvalidRequest("Invalid volume content type name")
+        raise NotSupported("Custom volumes of the content type block are not supported yet: use filesystem")
+    project = await request.db.read(_project_of, request.requested_project, VolumeType.CUSTOM)
+    await custom.create(request.context, pool, project, body.name, body.config or {}, body.description)
+
+
+@routes.get("/{type}/{name}", put=StorageVolumePut)
+async def get_volume(request: Request, pool: str, type: str, name: str) -> StorageVolume:
+    """Get a volume."""
+    kind = VolumeType.parse(type)
+    volume, users = await request.db.read(_get, pool, request.requested_project, kind, name)
+    return _to_wire(request, volume, users)
+
+
+@routes.put("/{type}/{name}")
+async def update_volume(request: Request, pool: str, type: str, name: str, body: StorageVolumePut) -> None:
+    """Change a volume's description and config."""
+    volume = await _find(request, pool, type, name)
+    if body.restore:
+        raise NotFound(f"Storage volume snapshot {quoted(body.restore)} not found")
+    await volumes.update(request.context, volume, body.description, body.config or {})
+
+
+@routes.post("/{type}/{name}")
+async def rename_volume(request: Request, pool: str, type: str, name: str, body: StorageVolumePost) -> Created:
+    """Rename a custom volume."""
+    volume = await _find(request, pool, type, name)
+    moves = body.migration or body.target is not None or body.pool not in ("", pool) or body.project
+    if moves and body.project != volume.project:
+        raise NotSupported("Moving storage volumes to another pool, project or server is not supported yet")
+    renamed = await custom.rename(request.context, volume, body.name)
+    return Created(volumes.url_of(renamed))
+
+
+@routes.delete("/{type}/{name}")
+async def delete_volume(request: Request, pool: str, type: str, name: str) -> None:
+    """Delete a custom volume that nothing uses, or an image's cached volume."""
+    await custom.delete(request.context, await _find(request, pool, type, name))
+
+
+@routes.get("/{type}/{name}/state")
+async def get_state(request: Request, pool: str, type: str, name: str) -> StorageVolumeState:
+    """Get how full a volume is."""
+    volume = await _find(request, pool, type, name)
+    if volume.type is VolumeType.IMAGE:
+        raise InvalidRequest(f"Invalid storage volume type {quoted(type)}")
+    usage = await volumes.usage(request.context, volume)
+    if usage.used is None and volume.type is VolumeType.CUSTOM:
+        raise NotSupported(f"Not supported: storage pool {quoted(pool)} does not count the use of its volumes")
+    return StorageVolumeState(usage=StorageVolumeStateUsage(total=usage.total or 0, used=usage.used or 0))
