@@ -34,7 +34,7 @@ from corral.server.rest.routes import table
 from corral.server.rest.routing import Router
 from corral.server.settings.environment import Environment
 from corral.server.settings.settings import Settings
-from corral.server.storage import registry
+from corral.server.storage import pools, registry
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +43,10 @@ OPERATIONS_GRACE_S = 5.0
 
 Step = Callable[[Context], Awaitable[None]]
 
-START_STEPS: tuple[Step, ...] = (networks.start_networks,)
+START_STEPS: tuple[Step, ...] = (pools.mount_all, networks.start_networks)
 """What happens between the opening of the database and the first request, in this order."""
 
-STOP_INSTANCES_STEPS: tuple[Step, ...] = (networks.stop_networks,)
+STOP_INSTANCES_STEPS: tuple[Step, ...] = (networks.stop_networks, pools.unmount_all)
 """What happens when the host goes down, in this order."""
 
 
@@ -147,6 +147,7 @@ class Daemon:
         log.info("%s is starting in %s", self._member.product.title, self._member.state_dir)
         for step in START_STEPS:
             await step(self.context)
+        self._background.every(60.0, "storage pools", lambda: pools.retry_mounts(self.context))
         self._dispatcher.ready.set()
         self._lifetime.ready.set()
         log.info("Daemon started")

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from corral.errors import CommandFailed
@@ -13,24 +14,31 @@ from corral.server.storage.driver import Space
 COPY_TIMEOUT_S = 6 * 3600.0
 """A deadline for work that grows with the data."""
 
+_BATCH = 1000
+"""Names for one program's arguments."""
+
 
 async def remove_tree(path: Path) -> None:
     """Remove a tree, immutable files in it too. Stays on its file system. Repeatable."""
-    if not os.path.lexists(path):
-        return
-    argv = ["rm", "-rf", "--one-file-system", "--", str(path)]
-    try:
-        await command.run(argv, timeout_s=COPY_TIMEOUT_S)
-    except CommandFailed:
-        await command.run(["chattr", "-R", "-f", "-ai", str(path)], timeout_s=COPY_TIMEOUT_S, ok=(0, 1))
-        await command.run(argv, timeout_s=COPY_TIMEOUT_S)
+    if os.path.lexists(path):
+        await _remove([path])
 
 
 async def empty_directory(path: Path) -> None:
-    """Remove all that is in a directory."""
+    """Remove all that is in a directory. Repeatable."""
     with contextlib.suppress(FileNotFoundError):
-        for name in await in_thread(os.listdir, path):
-            await remove_tree(path / name)
+        names = await in_thread(os.listdir, path)
+        for start in range(0, len(names), _BATCH):
+            await _remove([path / name for name in names[start : start + _BATCH]])
+
+
+async def _remove(paths: Sequence[Path]) -> None:
+    argv = ["rm", "-rf", "--one-file-system", "--", *map(str, paths)]
+    try:
+        await command.run(argv, timeout_s=COPY_TIMEOUT_S)
+    except CommandFailed:
+        await command.run(["chattr", "-R", "-f", "-ai", *map(str, paths)], timeout_s=COPY_TIMEOUT_S, ok=(0, 1))
+        await command.run(argv, timeout_s=COPY_TIMEOUT_S)
 
 
 def make_directory(path: Path, mode: int) -> None:
