@@ -75,7 +75,7 @@ def test_reboot_from_inside_is_noticed(lxc: Client, api: Api, instance: str) -> 
     lxc.run("exec", instance, "--", "reboot")
 
     def rebooted() -> bool:
-        pid = api.get(f"/1.0/instances/{instance}/state")["pid"]
+        pid: int = api.get(f"/1.0/instances/{instance}/state")["pid"]
         return pid > 0 and pid != before
 
     until(rebooted, "the container is started again after its reboot")

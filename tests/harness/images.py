@@ -127,6 +127,8 @@ def cache_dir() -> Path:
 
 NETWORK_UNIT = "[Match]\nName=eth0\n\n[Network]\nDHCP=yes\nLinkLocalAddressing=ipv6\n"
 
+DEBIAN_PACKAGES = ("systemd", "systemd-sysv", "dbus", "iproute2")
+
 DEBIAN_SETUP = [
     '--customize-hook=chroot "$1" systemctl enable systemd-networkd',
     f'--customize-hook=printf "{NETWORK_UNIT}" >"$1/etc/systemd/network/eth0.network"'.replace("\n", "\\n"),
@@ -145,18 +147,8 @@ def debian(release: str = "bookworm") -> Path:
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="corral-debian-") as work:
         root, partial = Path(work, "rootfs"), kept.with_suffix(".partial")
-        subprocess.run(
-            [
-                "mmdebstrap",
-                "--quiet",
-                "--mode=root",
-                "--variant=minbase",
-                "--include=systemd,systemd-sysv,dbus,iproute2",
-            ]
-            + [*DEBIAN_SETUP, release, str(root)],
-            check=True,
-            timeout=900,
-        )
+        build = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(DEBIAN_PACKAGES)}"]
+        subprocess.run([*build, *DEBIAN_SETUP, release, str(root)], check=True, timeout=900)
         Path(work, "metadata.yaml").write_text(metadata("Debian", release, f"Debian {release} for tests"))
         Path(work, "templates").mkdir()
         Path(work, "templates", "hostname.tpl").write_text(HOSTNAME_TEMPLATE)
