@@ -17,11 +17,13 @@ from corral.errors import CorralError, Unavailable
 from corral.product import Product, product_of
 from corral.server import logs
 from corral.server.auth import server_certificate
+from corral.server.auth.guesses import Guesses
 from corral.server.background import Background
 from corral.server.context import Context, Member
 from corral.server.db import schema
 from corral.server.db.database import Database, LocalDatabase
 from corral.server.events.bus import Events
+from corral.server.host import systemd
 from corral.server.host.threads import in_thread
 from corral.server.lifetime import Lifetime
 from corral.server.locks import Locks
@@ -30,10 +32,11 @@ from corral.server.operations.registry import Operations
 from corral.server.rest import listeners
 from corral.server.rest.dispatch import Dispatcher
 from corral.server.rest.listeners import Listeners
+from corral.server.rest.network import NetworkListener
 from corral.server.rest.routes import table
 from corral.server.rest.routing import Router
 from corral.server.settings.environment import Environment
-from corral.server.settings.settings import Settings
+from corral.server.settings.settings import Settings, SettingsChanged
 from corral.server.storage import pools, registry
 
 log = logging.getLogger(__name__)
@@ -133,6 +136,10 @@ class Daemon:
         parts.add(Environment(_list_storage_drivers))
         self._dispatcher = Dispatcher(self.context, Router(table.ALL))
         self._listeners = parts.add(Listeners(self._dispatcher))
+        self._network = NetworkListener(self.context)
+        parts.add(Guesses())
+        self.context.events.on(SettingsChanged, self._network.react)
+        self._activated = False
 
     async def run(self) -> None:
         """Start, serve until asked to end, stop."""
@@ -144,17 +151,29 @@ class Daemon:
         await self._settings.load(self.context)
         await self._listeners.start()
         await self._listeners.open("unix", self._unix_socket())
+        await self._network.start()
         log.info("%s is starting in %s", self._member.product.title, self._member.state_dir)
         for step in START_STEPS:
             await step(self.context)
         self._background.every(60.0, "storage pools", lambda: pools.retry_mounts(self.context))
         self._dispatcher.ready.set()
         self._lifetime.ready.set()
+        systemd.notify("READY=1")
         log.info("Daemon started")
         await self._lifetime.ended.wait()
         await self._stop()
 
     def _unix_socket(self) -> socket.socket:
+        """The socket that the service manager passed, else one of our own."""
+        passed = [one for group in systemd.take_sockets().values() for one in group]
+        unix = [one for one in passed if one.family == socket.AF_UNIX]
+        for other in passed:
+            if other not in unix[:1]:
+                other.close()
+        if unix:
+            self._activated = True
+            unix[0].setblocking(False)
+            return unix[0]
         return listeners.bind_unix(self._member.state_dir / "unix.socket", self._group)
 
     def _catch_signals(self) -> None:
@@ -172,6 +191,7 @@ class Daemon:
         self._lifetime.end(stop_instances=stop_instances)
 
     async def _stop(self) -> None:
+        systemd.notify("STOPPING=1")
         await self._operations.stop(OPERATIONS_GRACE_S)
         if self._lifetime.stop_instances:
             for step in STOP_INSTANCES_STEPS:
@@ -186,7 +206,8 @@ class Daemon:
         await self._background.stop()
         await self._local.close()
         await self.context.db.close()
-        (self._member.state_dir / "unix.socket").unlink(missing_ok=True)
+        if not self._activated:
+            (self._member.state_dir / "unix.socket").unlink(missing_ok=True)
         log.info("Daemon stopped")
 
 

@@ -59,7 +59,13 @@ class Operations:
         return [one for one in self._operations.values() if not one.done.is_set()]
 
     async def stop(self, grace_s: float) -> None:
-        """Let running operations end for some time, then cancel the rest and wait for their undo."""
+        """Let running operations end for some time, then cancel the rest and wait for their undo.
+
+        A token does nothing but wait: it is cancelled at once.
+        """
+        for operation in self.running():
+            if operation.kind == "token" and operation.task is not None:
+                operation.task.cancel()
         tasks = [one.task for one in self.running() if one.task is not None]
         if not tasks:
             return
@@ -97,4 +103,8 @@ class Operations:
 
     def _publish(self, operation: Operation) -> None:
         if self._events.wants("operation"):
-            self._events.publish(OperationChanged(msgspec.to_builtins(operation.to_wire()), operation.project))
+            wire = msgspec.to_builtins(operation.to_wire())
+            if operation.kind == "token":
+                # Its secret is for the one who asked for it, not for all who watch.
+                wire["metadata"] = None
+            self._events.publish(OperationChanged(wire, operation.project))

@@ -1,13 +1,20 @@
-"""Who is calling: over the Unix socket, the peer's credentials."""
+"""Who is calling: over the Unix socket by the peer's credentials, over TLS by its certificate."""
 
 import pwd
 import socket
 import struct
+import time
 from functools import lru_cache
+from typing import Any
 
 from aiohttp import web
 
+from corral.server.auth import certificates
+from corral.server.auth.peer import PeerCertificate, find_peer_certificate
+from corral.server.context import Context
 from corral.server.rest.request import Caller
+
+METRICS_PATH = "/1.0/metrics"
 
 
 @lru_cache(maxsize=256)
@@ -15,15 +22,44 @@ def _user_name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return str(uid)
+        return f"uid={uid}"
 
 
-def authenticate(raw: web.BaseRequest) -> Caller:
-    """The caller of a request (SO_PEERCRED, unix(7))."""
+async def authenticate(raw: web.BaseRequest, context: Context) -> Caller:
+    """The caller of a request: its trust is looked up each time, so that it ends with the certificate's entry."""
     transport = raw.transport
     sock = transport.get_extra_info("socket") if transport is not None else None
-    if sock is None or sock.family != socket.AF_UNIX:
-        return Caller("", "tls", raw.remote or "", trusted=False, admin=False)
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, _ = struct.unpack("3i", credentials)
-    return Caller(_user_name(uid), "unix", "@")
+    if sock is not None and sock.family == socket.AF_UNIX:
+        # SO_PEERCRED, unix(7)
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        _, uid, _ = struct.unpack("3i", credentials)
+        return Caller(_user_name(uid), "unix", "@")
+    address = _format_peer(transport.get_extra_info("peername") if transport is not None else None)
+    connection = transport.get_extra_info("ssl_object") if transport is not None else None
+    peer = find_peer_certificate(connection) if connection is not None else None
+    stranger = Caller("", "tls", address, trusted=False, admin=False, certificate=peer)
+    if peer is None or not peer.is_valid_at(time.time()):
+        return stranger
+    known = await context.db.read(certificates.find_certificate, peer.fingerprint)
+    if known is None or (known.kind == "metrics" and raw.path != METRICS_PATH):
+        return stranger
+    return _known_caller(known, address, peer)
+
+
+def _known_caller(known: certificates.Certificate, address: str, peer: PeerCertificate) -> Caller:
+    full = known.kind != "metrics" and not known.restricted
+    return Caller(
+        known.fingerprint,
+        "cluster" if known.kind == "server" else "tls",
+        address,
+        admin=full,
+        projects=None if full else frozenset(known.projects),
+        certificate=peer,
+    )
+
+
+def _format_peer(peer: Any) -> str:
+    if not isinstance(peer, tuple) or len(peer) < 2:
+        return ""
+    host, port = str(peer[0]).removeprefix("::ffff:"), peer[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -10,17 +10,17 @@ import msgspec
 from aiohttp import web
 
 from corral.api.urls import url
-from corral.errors import CorralError, Forbidden, InvalidRequest, NotFound, NotSupported, TooLarge
+from corral.errors import CorralError, InvalidRequest, NotFound, NotSupported, TooLarge
 from corral.server.context import Context
 from corral.server.events.bus import requestor
 from corral.server.events.model import Requestor
 from corral.server.operations.model import Operation
 from corral.server.projects import store as projects
-from corral.server.rest import etag, filtering, responses
+from corral.server.rest import etag, filtering, permission, responses
 from corral.server.rest.authenticate import authenticate
 from corral.server.rest.request import Request
 from corral.server.rest.responses import Created, Listing, WithEtag
-from corral.server.rest.routing import Access, Route, Router, decode_body, merge
+from corral.server.rest.routing import Route, Router, decode_body, merge
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Dispatcher:
         if found is None:
             raise NotFound("not found")
         routes, arguments = found
-        caller = authenticate(raw)
+        caller = await authenticate(raw, self._context)
         token = requestor.set(Requestor(caller.username, caller.protocol, caller.address))
         try:
             request = Request(raw, self._context, caller, base=base)
@@ -84,11 +84,9 @@ class Dispatcher:
             route = routes.get("GET")
         if route is None:
             raise NotSupported("not implemented")
-        if route.access is not Access.ANYONE and not request.caller.trusted:
-            raise Forbidden("not authorized")
-        if route.access is Access.ADMIN and not request.caller.admin:
-            raise Forbidden("not authorized")
+        permission.check_access(request, route)
         await self._resolve_project(request, route)
+        permission.check_project(request, route)
         arguments: dict[str, Any] = {name: request.arguments[name] for name in route.parameters}
         if route.body is not None:
             arguments["body"] = await self._body(request, route, routes)
@@ -139,10 +137,12 @@ class Dispatcher:
             result = result.value
         elif route.method == "GET" and route.put is not None:
             headers["ETag"] = f'"{etag.compute(etag.writable_part(result, route.put))}"'
+        permission.hide_used_by(request, [result])
         return responses.sync(result, headers=headers)
 
     def _collection(self, request: Request, listing: Listing[Any]) -> web.StreamResponse:
         items = listing.items
+        permission.hide_used_by(request, items)
         expression = request.query.get("filter")
         if expression:
             clauses = filtering.parse(expression)

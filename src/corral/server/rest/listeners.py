@@ -1,9 +1,11 @@
 """The sockets that the API is served on; they come and go while the daemon runs."""
 
+import asyncio
 import errno
 import grp
 import os
 import socket
+import ssl
 from pathlib import Path
 
 from aiohttp import web
@@ -13,6 +15,10 @@ from corral.server.rest.dispatch import Dispatcher
 
 MAX_HEADER = 128 * 1024
 """Bytes of a request line or header field (LXD's clients have sent 100 kB)."""
+
+BACKLOG = 1024
+HANDSHAKE_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 2.0
 
 
 def bind_unix(path: Path, group: str | None) -> socket.socket:
@@ -45,7 +51,7 @@ def bind_unix(path: Path, group: str | None) -> socket.socket:
             path.unlink()
             raise InvalidRequest(f"The group {group!r} of --group does not exist") from None
     path.chmod(0o660)
-    listener.listen(1024)
+    listener.listen(BACKLOG)
     return listener
 
 
@@ -62,28 +68,40 @@ class Listeners:
             auto_decompress=False,
         )
         self._runner = web.ServerRunner(server, shutdown_timeout=2.0)
-        self._sites: dict[str, web.SockSite] = {}
+        self._servers: dict[str, asyncio.Server] = {}
 
     async def start(self) -> None:
         """Make ready to serve."""
         await self._runner.setup()
 
-    async def open(self, name: str, listener: socket.socket) -> None:
+    async def open(self, name: str, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Serve a listening socket under a name; one that had the name is closed afterwards."""
-        site = web.SockSite(self._runner, listener, backlog=1024)
-        await site.start()
-        previous = self._sites.get(name)
-        self._sites[name] = site
+        factory = self._runner.server
+        assert factory is not None
+        if tls is None:
+            server = await asyncio.get_running_loop().create_server(factory, sock=listener, backlog=BACKLOG)
+        else:
+            server = await asyncio.get_running_loop().create_server(
+                factory,
+                sock=listener,
+                ssl=tls,
+                backlog=BACKLOG,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+                ssl_shutdown_timeout=CLOSE_TIMEOUT_S,
+            )
+        previous = self._servers.get(name)
+        self._servers[name] = server
         if previous is not None:
-            await previous.stop()
+            previous.close()
 
-    async def close(self, name: str) -> None:
+    def close(self, name: str) -> None:
         """Stop to listen on a socket; what is being served goes on."""
-        site = self._sites.pop(name, None)
-        if site is not None:
-            await site.stop()
+        server = self._servers.pop(name, None)
+        if server is not None:
+            server.close()
 
     async def stop(self) -> None:
         """Close all sockets and connections."""
-        self._sites.clear()
+        for name in list(self._servers):
+            self.close(name)
         await self._runner.cleanup()

@@ -8,6 +8,7 @@ from typing import Any, Concatenate, ParamSpec
 from aiohttp import web
 
 from corral.errors import InvalidRequest
+from corral.server.auth.peer import PeerCertificate
 from corral.server.context import Context
 from corral.server.db.database import Database
 from corral.server.operations.model import Connect, Operation
@@ -18,13 +19,23 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. A caller on the Unix socket is an administrator: the socket's mode and group decide who that is."""
+    """Who asks. A caller on the Unix socket is an administrator: the socket's mode and group decide who that is.
+
+    `projects` names those that a restricted client may use; None is all. `certificate` is what a TLS client showed,
+    trusted or not.
+    """
 
     username: str
     protocol: str
     address: str
     trusted: bool = True
     admin: bool = True
+    projects: frozenset[str] | None = None
+    certificate: PeerCertificate | None = None
+
+    def may_see(self, project: str) -> bool:
+        """Whether things of a project may be shown to the caller."""
+        return self.projects is None or project in self.projects
 
 
 @dataclass(eq=False)

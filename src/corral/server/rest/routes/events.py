@@ -23,6 +23,8 @@ async def watch_events(request: Request) -> web.StreamResponse:
     words = frozenset(word for word in request.query.get("type", "").split(",") if word) or TYPES
     for word in words - TYPES:
         raise InvalidRequest(f'"{word}" isn\'t a supported event type')
+    if request.caller.projects is not None:
+        words -= {"logging"}
     project = None if request.all_projects else request.requested_project
     listener = request.context.events.listen(words, project)
     try:

@@ -5,7 +5,7 @@ import asyncio
 from aiohttp import web
 
 from corral.api import operations as wire
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, NotFound
 from corral.server.operations import model
 from corral.server.operations.model import Operation
 from corral.server.operations.registry import Operations
@@ -23,14 +23,25 @@ async def list_operations(request: Request) -> dict[str, list[str]] | dict[str, 
     urls: dict[str, list[str]] = {}
     full: dict[str, list[wire.Operation]] = {}
     for operation in operations:
+        if not _is_visible(request, operation):
+            continue
         status = wire.STATUS_CODES[operation.status].lower()
         urls.setdefault(status, []).append(f"/1.0/operations/{operation.id}")
         full.setdefault(status, []).append(operation.to_wire())
     return full if request.recursion else urls
 
 
+def _is_visible(request: Request, operation: Operation) -> bool:
+    """A token's secret is a key to the server: only administrators see it."""
+    caller = request.caller
+    return caller.admin or (operation.kind != "token" and caller.may_see(operation.project))
+
+
 def _find(request: Request, uuid: str) -> Operation:
-    return request.context.parts[Operations].get(uuid)
+    operation = request.context.parts[Operations].get(uuid)
+    if request.caller.trusted and not _is_visible(request, operation):
+        raise NotFound(f"Operation {uuid!r} not found")
+    return operation
 
 
 @routes.get("/{uuid}")

@@ -37,10 +37,15 @@ def _publish(context: Context, action: str, name: str, **details: str) -> None:
     context.events.publish(Lifecycle(f"project-{action}", url("/1.0/projects", name), name, details))
 
 
+def _check_visible(request: Request, name: str) -> None:
+    if not request.caller.may_see(name):
+        raise Forbidden("not authorized")
+
+
 @routes.get("")
 async def list_projects(request: Request) -> Listing[wire.Project]:
     """List the projects."""
-    found = await request.db.read(_load_all)
+    found = [project for project in await request.db.read(_load_all) if request.caller.may_see(project.name)]
     return Listing(found, lambda project: url("/1.0/projects", project.name))
 
 
@@ -58,6 +63,7 @@ async def create_project(request: Request, body: wire.ProjectsPost) -> Created:
 @routes.get("/{name}", put=wire.ProjectPut)
 async def get_project(request: Request, name: str) -> wire.Project:
     """Get a project."""
+    _check_visible(request, name)
     return await request.db.read(_load_one, name)
 
 
@@ -93,6 +99,7 @@ async def delete_project(request: Request, name: str) -> None:
 @routes.get("/{name}/state")
 async def get_project_state(request: Request, name: str) -> wire.ProjectState:
     """Get what a project uses and may use."""
+    _check_visible(request, name)
     found = await request.db.read(usage.read_usage, name)
     return wire.ProjectState(
         resources={

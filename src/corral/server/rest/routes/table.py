@@ -1,6 +1,7 @@
 """All resources of the API, in the order of its documentation."""
 
 from corral.server.rest.routes import (
+    certificates,
     events,
     internal,
     networks,
@@ -19,6 +20,7 @@ ALL: tuple[Routes, ...] = (
     server.routes,
     projects.routes,
     profiles.routes,
+    certificates.routes,
     events.routes,
     operations.routes,
     networks.routes,

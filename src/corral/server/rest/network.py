@@ -1,0 +1,148 @@
+"""The HTTPS listener: opened, moved and closed as `core.https_address` says, while the daemon runs."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+import ssl
+
+from corral.errors import CorralError, InvalidRequest
+from corral.server.auth.server_certificate import ServerCertificate
+from corral.server.background import Background
+from corral.server.context import Context
+from corral.server.host.threads import in_thread
+from corral.server.rest import tls
+from corral.server.rest.listeners import BACKLOG, Listeners
+from corral.server.settings import keys
+from corral.server.settings.settings import Settings, SettingsChanged
+
+log = logging.getLogger(__name__)
+
+NAME = "https"
+RETRY_S = 30.0
+RESOLVE_TIMEOUT_S = 10.0
+
+
+class NetworkListener:
+    """Where the API is served over the network. A new address that cannot be had leaves the old one in place."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._tls: ssl.SSLContext | None = None
+        self._address = ""
+
+    async def start(self) -> None:
+        """Listen on the stored address; where that fails, keep trying and let the daemon start without it."""
+        if not await self._try():
+            self._context.parts[Background].start("https listener", self._retry())
+
+    async def _retry(self) -> None:
+        while True:
+            await asyncio.sleep(RETRY_S)
+            async with self._context.locks.hold("settings"):
+                if await self._try():
+                    return
+
+    async def _try(self) -> bool:
+        try:
+            await self.move(self._wanted())
+        except CorralError as error:
+            log.error("%s; trying again in %.0f s", error, RETRY_S)
+            return False
+        return True
+
+    def _wanted(self) -> str:
+        return self._context.parts[Settings].config[keys.HTTPS_ADDRESS] or ""
+
+    async def react(self, event: SettingsChanged) -> None:
+        """Follow a change of the configuration; raises InvalidRequest where the address cannot be listened on."""
+        if keys.HTTPS_ADDRESS.name in event.changed:
+            await self.move(event.changed[keys.HTTPS_ADDRESS.name])
+
+    async def move(self, address: str) -> None:
+        """Listen on another address, or on none with ""; connections that are open go on."""
+        listeners = self._context.parts[Listeners]
+        if address == "":
+            listeners.close(NAME)
+            self._address = ""
+            return
+        wanted = keys.canonical_address(address)
+        if wanted == self._address:
+            return
+        if self._tls is None:
+            insecure = bool(os.environ.get(f"{self._context.member.product.prefix}_INSECURE_TLS"))
+            certificate = self._context.parts[ServerCertificate]
+            self._tls = await in_thread(lambda: tls.make_context(certificate, allow_tls12=insecure))
+        listener = await self._bind(wanted)
+        await listeners.open(NAME, listener, self._tls)
+        self._address = wanted
+        log.info("Serving the API on https://%s", wanted)
+
+    async def _bind(self, wanted: str) -> socket.socket:
+        try:
+            return await bind(wanted)
+        except InvalidRequest:
+            if not self._address or keys.split_address(self._address)[1] != keys.split_address(wanted)[1]:
+                raise
+        # It may be our own old address, such as 127.0.0.1:8443, that is in the way of the new one, such as [::]:8443.
+        listeners, old = self._context.parts[Listeners], self._address
+        listeners.close(NAME)
+        try:
+            return await bind(wanted)
+        except InvalidRequest:
+            self._address = ""
+            with contextlib.suppress(InvalidRequest):
+                await listeners.open(NAME, await bind(old), self._tls)
+                self._address = old
+            raise
+
+
+async def bind(address: str) -> socket.socket:
+    """A listening socket on `host:port`; without a host on all addresses of both families.
+
+    Raises InvalidRequest that says why it cannot be.
+    """
+    host, port = keys.split_address(address)
+    family, sockaddr = await _resolve(host, port or keys.HTTPS_PORT, address)
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # asyncio would make a wildcard IPv6 only; clients expect both families behind [::].
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host in ("", "::") else 1)
+        listener.bind(sockaddr)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        reason = {
+            errno.EADDRINUSE: "the address is already in use",
+            errno.EADDRNOTAVAIL: "no interface has this address",
+        }.get(error.errno or 0, error.strerror or str(error))
+        raise InvalidRequest(f'Cannot listen on network HTTPS socket "{address}": {reason}') from error
+    return listener
+
+
+async def _resolve(host: str, port: int, address: str) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    if host == "0.0.0.0":
+        return socket.AF_INET, (host, port)
+    if host in ("", "::"):
+        return (socket.AF_INET6, ("::", port)) if _has_ipv6() else (socket.AF_INET, ("0.0.0.0", port))
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(RESOLVE_TIMEOUT_S):
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, TimeoutError, UnicodeError):
+        raise InvalidRequest(f'Cannot listen on network HTTPS socket "{address}": Couldn\'t resolve "{host}"') from None
+    family, _, _, _, sockaddr = found[0]
+    return socket.AddressFamily(family), sockaddr[:4] if family == socket.AF_INET6 else sockaddr[:2]  # type: ignore[return-value]
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,68 @@
+"""What a caller may do: everybody, the trusted, administrators, and clients restricted to some projects."""
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from corral.errors import Forbidden
+from corral.server.rest.request import Request
+from corral.server.rest.routing import Access, Route
+
+PROJECT_NOUNS = frozenset(
+    {"instances", "images", "profiles", "networks", "network-acls", "network-zones", "operations", "events"}
+)
+"""Resources that belong to a project as a whole; of storage pools only the volumes and buckets do."""
+
+POOL_NOUNS = frozenset({"volumes", "buckets"})
+READ_ONLY = frozenset({"GET", "HEAD"})
+
+_REFUSED = "not authorized"
+
+
+def check_access(request: Request, route: Route) -> None:
+    """Raise Forbidden where the caller is not of the kind that a route is for."""
+    caller = request.caller
+    if route.access is not Access.ANYONE and not caller.trusted:
+        raise Forbidden(_REFUSED)
+    if route.access is Access.ADMIN and not caller.admin:
+        raise Forbidden(_REFUSED)
+    if route.pattern.startswith("/internal") and caller.protocol not in ("unix", "cluster"):
+        raise Forbidden(_REFUSED)
+
+
+def check_project(request: Request, route: Route) -> None:
+    """Raise Forbidden where a restricted caller asks for what is outside of its projects.
+
+    It may read what its projects share with the default one, and change only what belongs to them. A single operation
+    and a certificate are checked by their routes.
+    """
+    projects = request.caller.projects
+    if projects is None or not request.caller.trusted or route.pattern.startswith("/1.0/operations/"):
+        return
+    if not _is_of_project(route):
+        if route.method not in READ_ONLY and not route.pattern.startswith("/1.0/certificates"):
+            raise Forbidden(_REFUSED)
+        return
+    if request.requested_project not in projects or request.all_projects:
+        raise Forbidden(_REFUSED)
+    if route.method not in READ_ONLY and request.project not in projects:
+        raise Forbidden(_REFUSED)
+
+
+def hide_used_by(request: Request, values: Iterable[Any]) -> None:
+    """Take the URLs of things in other projects out of the `used_by` of wire objects for a restricted caller."""
+    if request.caller.projects is None:
+        return
+    for value in values:
+        if hasattr(value, "used_by"):
+            value.used_by = [used for used in value.used_by if request.caller.may_see(_project_of(used))]
+
+
+def _project_of(used: str) -> str:
+    return parse_qs(urlsplit(used).query).get("project", ["default"])[0]
+
+
+def _is_of_project(route: Route) -> bool:
+    words = route.pattern.strip("/").split("/")
+    noun = words[1] if len(words) > 1 else ""
+    return noun in PROJECT_NOUNS or (noun == "storage-pools" and len(words) > 3 and words[3] in POOL_NOUNS)
