@@ -133,21 +133,21 @@ async def update(context: Context, name: str, description: str, config: Mapping[
 async def delete(context: Context, name: str) -> None:
     """Remove a pool with its cached images. Raises InvalidRequest while anything else uses it."""
     async with context.locks.hold("storage pools"):
-        pool = await context.db.read(store.get_pool, name)
-        if await context.db.read(references.has_pool_users, pool.id, name):
-            users = await context.db.read(references.list_pool_users, pool.id, name)
-            blockers = [user for user in users if not user.startswith("/1.0/images/")]
-            raise InvalidRequest(f"The storage pool is currently in use: {', '.join(blockers[:10])}")
-        await context.db.write(_begin_delete, pool)
+        pool = await context.db.write(_begin_delete, name)
         await _remove_storage(context, pool)
     context.events.publish(Lifecycle("storage-pool-deleted", f"/1.0/storage-pools/{name}"))
 
 
-def _begin_delete(tx: Tx, pool: Pool) -> None:
+def _begin_delete(tx: Tx, name: str) -> Pool:
     """From here on the pool is pending: a daemon that dies meanwhile finishes the removal at its next start."""
+    pool = store.get_pool(tx, name)
+    if references.has_pool_users(tx, pool.id, name):
+        users = references.list_pool_users(tx, pool.id, name)
+        blockers = [user for user in users if not user.startswith("/1.0/images/")]
+        raise InvalidRequest(f"The storage pool is currently in use: {', '.join(blockers[:10])}".removesuffix(": "))
     store.mark_pool(tx, pool.id, PENDING)
-    for volume in store.list_volumes(tx, pool):
-        store.delete_volume(tx, volume.id)
+    store.delete_volumes(tx, pool.id)
+    return pool
 
 
 async def _remove_storage(context: Context, pool: Pool) -> None:

@@ -8,7 +8,7 @@ from corral.errors import AlreadyExists, NotFound
 from corral.server.db import references
 from corral.server.db.database import Tx
 from corral.server.db.rows import marks, read_configs, write_config
-from corral.server.storage.model import MEMBER_KEYS, POOL_STATES, ContentType, Pool, Volume, VolumeType
+from corral.server.storage.model import CREATED, MEMBER_KEYS, POOL_STATES, ContentType, Pool, Volume, VolumeType
 
 NODE = 1
 """The row of this member in `nodes` while the server is not clustered."""
@@ -169,6 +169,9 @@ def insert_volume(tx: Tx, volume: Volume) -> Volume:
     project = tx.row("SELECT id FROM projects WHERE name = ?", volume.project)
     if project is None:
         raise NotFound("Project not found")
+    if get_pool(tx, volume.pool.name).status != CREATED:
+        # Somebody removes it just now.
+        raise NotFound("Storage pool not found")
     if find_volume(tx, volume.pool, volume.project, volume.name, volume.type) is not None:
         raise AlreadyExists("Volume by that name already exists")
     volume_id = tx.execute(
@@ -209,6 +212,11 @@ def rename_volume(tx: Tx, volume: Volume, name: str) -> None:
 def delete_volume(tx: Tx, volume_id: int) -> None:
     """Remove a volume and the rows of its snapshots."""
     tx.execute("DELETE FROM storage_volumes WHERE id = ?", volume_id)
+
+
+def delete_volumes(tx: Tx, pool_id: int) -> None:
+    """Remove all volumes of a pool."""
+    tx.execute("DELETE FROM storage_volumes WHERE storage_pool_id = ?", pool_id)
 
 
 def list_users(tx: Tx, volume: Volume, project: str) -> list[str]:

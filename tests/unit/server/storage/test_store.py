@@ -81,6 +81,13 @@ async def test_volumes_in_the_making_are_not_shown(db: Database) -> None:
         await insert_volume(db, pool, "v", VolumeType.CUSTOM)
 
 
+async def test_a_pool_that_is_removed_takes_no_volume(db: Database) -> None:
+    pool = await insert_pool(db)
+    await db.write(store.mark_pool, pool.id, PENDING)
+    with pytest.raises(NotFound, match="Storage pool not found"):
+        await insert_volume(db, pool, "v", VolumeType.CUSTOM)
+
+
 async def test_volumes_of_types_projects_and_pools(db: Database) -> None:
     await db.write(lambda tx: tx.execute("INSERT INTO projects (name) VALUES ('other')"))
     first, second = await insert_pool(db), await insert_pool(db, "p2")

@@ -31,7 +31,7 @@ class DirDriver:
         config = dict(self._site.config)
         source = Path(os.path.normpath(config.get("source") or self._site.path))
         config["source"] = config.get("source") or str(self._site.path)
-        if not source.is_dir():
+        if not source.is_absolute() or not source.is_dir():
             raise InvalidRequest(f"Source path '{source}' doesn't exist")
         if source != self._site.path and source.is_relative_to(self._site.state_dir):
             raise InvalidRequest(f"Source path '{source}' is within the {self._site.state_dir} directory")
