@@ -1,0 +1,173 @@
+"""What devices exchange with the instance that has them. A device never sees the instance itself."""
+
+import ipaddress
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from corral.errors import InvalidRequest
+from corral.server.context import Context
+from corral.server.keys import KeyType
+
+Check = Callable[[str], object]
+"""Raises InvalidRequest or ValueError for a bad value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """An interface for liblxc: its keys below `lxc.net.N.`, in order."""
+
+    settings: tuple[tuple[str, str], ...]
+    host_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Something of the host that appears in the instance.
+
+    `target` is absolute inside. `shifted` mounts carry the container's id map.
+    """
+
+    source: Path
+    target: str
+    options: tuple[str, ...] = ()
+    fstype: str = "none"
+    shifted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What a device adds to an instance that starts.
+
+    `volatile` are keys below `volatile.DEVICE.` to remember (None forgets). `release` undoes what the attach did
+    outside the instance and is called when the start fails; `after_start` is called once the instance runs.
+    """
+
+    nic: Nic | None = None
+    mounts: tuple[Mount, ...] = ()
+    volatile: Mapping[str, str | None] = field(default_factory=dict)
+    release: Callable[[], Awaitable[None]] | None = None
+    after_start: Callable[[], Awaitable[None]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceContext:
+    """The surroundings of one device of one instance.
+
+    `storage_name` is the instance's name on this server, `volatile` the device's remembered values without their
+    prefix, `used_names` the interface names that other devices of the instance have. `pid` is 0 while it is stopped.
+    """
+
+    context: Context
+    project: str
+    instance: str
+    storage_name: str
+    device: str
+    config: Mapping[str, str]
+    volatile: Mapping[str, str]
+    kind: str = "container"
+    used_names: frozenset[str] = frozenset()
+    devices_dir: Path = Path("/")
+    pid: int = 0
+    privileged: bool = False
+
+
+class Device(Protocol):
+    """A kind of device."""
+
+    live_keys: frozenset[str]
+    """Keys that change without the device being detached."""
+
+    def validate(self, config: Mapping[str, str], others: Mapping[str, Mapping[str, str]]) -> None:
+        """Raise InvalidRequest where the config is unsound; looks at nothing outside."""
+        ...
+
+    async def prepare(self, device: DeviceContext) -> Mapping[str, str | None]:
+        """Check that what the config names exists, and return volatile keys that live as long as the device does."""
+        ...
+
+    async def attach(self, device: DeviceContext) -> Attachment:
+        """Make the device ready for a start."""
+        ...
+
+    async def update(self, device: DeviceContext, old: Mapping[str, str]) -> None:
+        """Apply a change of live keys; the instance may be running."""
+        ...
+
+    async def detach(self, device: DeviceContext) -> None:
+        """Undo the attach after the instance stopped; does nothing where there is nothing to undo."""
+        ...
+
+    async def remove(self, device: DeviceContext) -> None:
+        """Forget what belongs to the device beyond a stop (address reservations)."""
+        ...
+
+
+def check_keys(config: Mapping[str, str], checks: Mapping[str, Check], required: tuple[str, ...] = ()) -> None:
+    """Check all keys of a device by a table; `type` is always allowed."""
+    for name in required:
+        if not config.get(name):
+            raise InvalidRequest(f'Invalid value for device option "{name}": Required value')
+    for name, value in config.items():
+        if name == "type" or name.startswith("user."):
+            continue
+        check = checks.get(name)
+        if check is None:
+            raise InvalidRequest(f'Invalid device option "{name}"')
+        if value == "":
+            continue
+        try:
+            check(value)
+        except (InvalidRequest, ValueError) as error:
+            raise InvalidRequest(f'Invalid value for device option "{name}": {error}') from error
+
+
+def of_type(kind: "KeyType[object]") -> Check:
+    """A check by a config key's type."""
+    return kind.parse
+
+
+def anything(text: str) -> None:
+    """Any value."""
+
+
+def check_mac(text: str) -> None:
+    """Six bytes in hexadecimal digits."""
+    if re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", text) is None:
+        raise InvalidRequest("Invalid MAC address, must be 6 bytes of hex separated by colons")
+
+
+def check_interface_name(text: str) -> None:
+    """A name that the kernel takes for an interface."""
+    if len(text) < 2:
+        raise InvalidRequest("Network interface is too short (minimum 2 characters)")
+    if len(text) > 15:
+        raise InvalidRequest("Network interface is too long (maximum 15 characters)")
+    if re.fullmatch(r"[-_a-zA-Z0-9.]+", text) is None:
+        raise InvalidRequest("Network interface contains invalid characters")
+
+
+def check_mtu(text: str) -> None:
+    """Bytes of the longest packet."""
+    if not text.isdecimal() or not 1280 <= int(text) <= 16384:
+        raise InvalidRequest("Out of MTU range (1280-16384)" if text.isdecimal() else f"Invalid MTU {text!r}")
+
+
+def check_ipv4(text: str) -> None:
+    """An IPv4 address or `none`."""
+    if text != "none":
+        ipaddress.IPv4Address(text)
+
+
+def check_ipv6(text: str) -> None:
+    """An IPv6 address or `none`."""
+    if text != "none":
+        ipaddress.IPv6Address(text)
+
+
+def check_networks(text: str) -> None:
+    """A list of IP networks."""
+    for part in text.split(","):
+        ipaddress.ip_network(part.strip())

@@ -1,0 +1,82 @@
+"""All kinds of device by type, and what holds for devices of any kind."""
+
+import re
+from collections.abc import Mapping
+
+from corral.errors import InvalidRequest
+from corral.server.devices.disk import Disk, is_root_disk
+from corral.server.devices.later import UnsupportedDevice
+from corral.server.devices.model import Device
+from corral.server.devices.nic.bridged import BridgedNic
+from corral.server.devices.none import NoDevice
+
+_LATER = UnsupportedDevice()
+
+DEVICES: dict[str, Device] = {
+    "disk": Disk(),
+    "none": NoDevice(),
+    **dict.fromkeys(
+        ("gpu", "infiniband", "pci", "proxy", "tpm", "unix-block", "unix-char", "unix-hotplug", "usb"), _LATER
+    ),
+}
+NICS: dict[str, Device] = {
+    "bridged": BridgedNic(),
+    **dict.fromkeys(("ipvlan", "macvlan", "ovn", "p2p", "physical", "routed", "sriov"), _LATER),
+}
+
+
+def find(config: Mapping[str, str]) -> Device | None:
+    """The kind of a device, None for a type that is unknown. A NIC of a managed network is bridged."""
+    kind = config.get("type", "")
+    if kind == "nic":
+        return NICS.get("bridged" if config.get("network") else config.get("nictype", ""))
+    return DEVICES.get(kind)
+
+
+def get(config: Mapping[str, str]) -> Device:
+    """The kind of a device, InvalidRequest for an unknown type."""
+    found = find(config)
+    if found is None:
+        raise InvalidRequest("Unsupported device type")
+    return found
+
+
+def validate(
+    name: str, config: Mapping[str, str], others: Mapping[str, Mapping[str, str]], kind: str | None = None
+) -> None:
+    """Check a device of an instance or a profile, with all devices of the same owner as `others`."""
+    if len(name) > 64:
+        raise InvalidRequest("The maximum device name length is 64 characters")
+    check_device_name(name)
+    if not config.get("type"):
+        raise InvalidRequest(f'Failed loading device "{name}": Missing device type in config')
+    get(config).validate(config, others)
+
+
+def check_device_name(name: str) -> None:
+    """Raise InvalidRequest for a name that no device can have."""
+    if not 1 <= len(name) <= 63:
+        raise InvalidRequest("Name must be 1-63 characters long")
+    if name.startswith("."):
+        raise InvalidRequest('Name must not start with "." character')
+    if re.fullmatch(r"[A-Za-z0-9/:_.-]+", name) is None:
+        raise InvalidRequest(
+            "Name can only contain alphanumeric, forward slash, hyphen, colon, underscore and full stop characters"
+        )
+
+
+def find_root_disk(devices: Mapping[str, Mapping[str, str]]) -> tuple[str, Mapping[str, str]]:
+    """The name and config of the only root disk; InvalidRequest where there is none or more than one."""
+    found = [(name, config) for name, config in devices.items() if is_root_disk(config)]
+    if not found:
+        raise InvalidRequest("No root device could be found")
+    if len(found) > 1:
+        raise InvalidRequest("More than one root device found")
+    return found[0]
+
+
+def sort_key(item: tuple[str, Mapping[str, str]]) -> tuple[int, str, str]:
+    """Order of attaching: NICs and the rest by name, then disks by path, so that mounts come after their parents."""
+    name, config = item
+    is_disk = config.get("type") == "disk"
+    return (1 if is_disk else 0, config.get("path", "") if is_disk else "", name)

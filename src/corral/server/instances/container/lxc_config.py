@@ -1,0 +1,131 @@
+"""The liblxc configuration of a container: a spec to text. Pure.
+
+Keys: lxc.container.conf(5). What is shown of the host, and the defaults, follow LXD 5.0's containers.
+"""
+
+import shlex
+from collections.abc import Iterator
+
+from corral.server.devices.model import Mount, Nic
+from corral.server.host.cgroup import Layout
+from corral.server.instances.spec import HostFacts, InstanceSpec
+
+_PRIVILEGED_DROP = "sys_time sys_module sys_rawio mac_admin mac_override"
+_DEVICE_RULES = (
+    "b *:* m",
+    "c *:* m",
+    "c 136:* rwm",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:1 rwm",
+    "c 5:2 rwm",
+    "c 10:229 rwm",
+    "c 10:200 rwm",
+)
+"""mknod of anything; use of pts, null, zero, full, random, urandom, tty, console, ptmx, fuse and tun."""
+
+
+def lxc_config(spec: InstanceSpec, facts: HostFacts) -> str:
+    """The whole configuration file."""
+    lines = [
+        *_logging(spec),
+        *_base(spec, facts),
+        *_security(spec, facts),
+        *(f"lxc.environment = {name}={value}" for name, value in spec.environment),
+        *(setting.lxc_line for setting in spec.limits),
+        *(f"lxc.prlimit.{name} = {value}" for name, value in spec.prlimits),
+        *(f"lxc.sysctl.{name} = {value}" for name, value in spec.sysctls),
+        *_root(spec),
+        *_passthrough(spec, facts),
+        *(line for index, nic in enumerate(spec.nics) for line in _nic(index, nic)),
+        *(() if spec.nics else ("lxc.net.0.type = empty",)),
+        *(_mount(mount) for mount in spec.mounts),
+        *(f"{name} = {value}" for name, value in spec.raw),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _logging(spec: InstanceSpec) -> Iterator[str]:
+    yield f"lxc.log.file = {spec.paths.log_dir / 'lxc.log'}"
+    yield f"lxc.log.level = {spec.log_level}"
+    yield "lxc.console.buffer.size = auto"
+    yield "lxc.console.size = auto"
+    yield f"lxc.console.logfile = {spec.paths.log_dir / 'console.log'}"
+
+
+def _base(spec: InstanceSpec, facts: HostFacts) -> Iterator[str]:
+    mixed = spec.idmap is None and not facts.in_user_namespace
+    kernel = "proc:mixed sys:mixed" if mixed else "proc:rw sys:rw"
+    groups = "cgroup:rw:force" if facts.hierarchies.layout is Layout.UNIFIED else "cgroup:mixed"
+    yield f"lxc.mount.auto = {kernel} {groups}"
+    yield "lxc.autodev = 1"
+    yield "lxc.pty.max = 1024"
+    yield "lxc.tty.max = 0"
+    yield f"lxc.arch = {spec.architecture}"
+    yield f"lxc.uts.name = {spec.hostname}"
+    if facts.has_core_scheduling:
+        yield "lxc.sched.core = 1"
+    yield "lxc.hook.version = 1"
+    # liblxc runs `sh -c "exec VALUE"`. The failing end refuses liblxc's own reboot: the daemon starts it again.
+    target = shlex.quote(str(spec.paths.target))
+    yield f'lxc.hook.post-stop = 3>/dev/null; echo "$LXC_TARGET" > {target}; [ "$LXC_TARGET" != reboot ]'
+
+
+def _security(spec: InstanceSpec, facts: HostFacts) -> Iterator[str]:
+    if not facts.has_apparmor:
+        yield "lxc.apparmor.profile = unconfined"
+    if spec.paths.seccomp is not None:
+        yield f"lxc.seccomp.profile = {spec.paths.seccomp}"
+    if spec.idmap is not None:
+        yield from spec.idmap.lxc_lines()
+        return
+    yield f"lxc.cap.drop = {_PRIVILEGED_DROP}"
+    if facts.hierarchies.has("devices") and not facts.in_user_namespace:
+        prefix = "lxc.cgroup2" if facts.hierarchies.layout is Layout.UNIFIED else "lxc.cgroup"
+        yield f"{prefix}.devices.deny = a"
+        for rule in _DEVICE_RULES:
+            yield f"{prefix}.devices.allow = {rule}"
+
+
+def _root(spec: InstanceSpec) -> Iterator[str]:
+    yield f"lxc.rootfs.path = dir:{spec.paths.root}"
+    if spec.idmapped_root:
+        yield "lxc.rootfs.options = idmap=container"
+
+
+def _passthrough(spec: InstanceSpec, facts: HostFacts) -> Iterator[str]:
+    for path, is_directory in facts.passthrough:
+        options = "rbind,create=dir,optional" if is_directory else "bind,create=file,optional"
+        yield f"lxc.mount.entry = {path} {path[1:]} none {options} 0 0"
+    if spec.idmap is None and not facts.in_user_namespace:
+        yield "lxc.mount.entry = mqueue dev/mqueue mqueue rw,relatime,create=dir,optional 0 0"
+    else:
+        yield "lxc.mount.entry = /dev/mqueue dev/mqueue none rbind,create=dir,optional 0 0"
+    for path in facts.lxcfs:
+        yield f"lxc.mount.entry = {facts.lxcfs_dir}{path} {path[1:]} none bind,optional 0 0"
+    if spec.nesting:
+        # The kernel refuses fresh mounts of proc and sys in a nested namespace unless whole ones are in sight.
+        yield "lxc.mount.entry = proc dev/.lxc/proc proc create=dir,optional 0 0"
+        yield "lxc.mount.entry = sys dev/.lxc/sys sysfs create=dir,optional 0 0"
+
+
+def _nic(index: int, nic: Nic) -> Iterator[str]:
+    for name, value in nic.settings:
+        yield f"lxc.net.{index}.{name} = {value}"
+
+
+def _escape(path: str) -> str:
+    """A path in the form of fstab(5)."""
+    for character, code in (("\\", "\\134"), (" ", "\\040"), ("\t", "\\011"), ("\n", "\\012")):
+        path = path.replace(character, code)
+    return path
+
+
+def _mount(mount: Mount) -> str:
+    options = ",".join((*mount.options, *(("idmap=container",) if mount.shifted else ())))
+    target = _escape(mount.target.lstrip("/"))
+    return f"lxc.mount.entry = {_escape(str(mount.source))} {target} {mount.fstype} {options} 0 0"

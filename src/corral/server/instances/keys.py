@@ -1,0 +1,289 @@
+"""The config keys of instances, declared once; the names and meanings are those of LXD 5.0."""
+
+import re
+import uuid
+from typing import Any
+
+import yaml
+
+from corral import units
+from corral.errors import InvalidRequest
+from corral.server.instances.model import InstanceType
+from corral.server.keys import BOOL, INTEGER, SIZE, STRING, UNSIGNED, Key, KeyTable, KeyType, enum, integer_between
+
+CONTAINER = frozenset({InstanceType.CONTAINER.value})
+VM = frozenset({InstanceType.VIRTUAL_MACHINE.value})
+
+
+def _memory(text: str) -> str:
+    number = text.removesuffix("%")
+    if text.endswith("%"):
+        if not number.isdecimal() or int(number) == 0:
+            raise InvalidRequest(f"Memory limit {text!r} is no percentage above 0%")
+    elif units.parse_size(text) <= 0:
+        raise InvalidRequest("Memory limit can't be 0")
+    return text
+
+
+def _allowance(text: str) -> str:
+    if re.fullmatch(r"[0-9]+%|[0-9]+(ms)?/[0-9]+(ms)?", text) is None:
+        raise InvalidRequest(f"Invalid allowance: {text}")
+    return text
+
+
+def _cpu(text: str) -> str:
+    if re.fullmatch(r"[0-9]+", text) is None and re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", text) is None:
+        raise InvalidRequest("Invalid CPU limit syntax")
+    if not text.isdecimal():
+        units.parse_id_ranges(text)
+    return text
+
+
+def _yaml(text: str) -> str:
+    try:
+        yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise InvalidRequest(f"Invalid YAML: {error}") from error
+    return text
+
+
+def _cloud_config(text: str) -> str:
+    if text.splitlines()[:1] == ["#cloud-config"]:
+        _yaml(text)
+    return text
+
+
+def _uuid(text: str) -> str:
+    try:
+        uuid.UUID(text)
+    except ValueError as error:
+        raise InvalidRequest("Invalid UUID") from error
+    return text
+
+
+_SCHEDULE_WORDS = frozenset(
+    {"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@annually", "@yearly", "@startup", "@never"}
+)
+
+
+def _schedule(text: str) -> str:
+    if all(word.strip() in _SCHEDULE_WORDS for word in text.split(",")):
+        return text
+    if len(text.split()) != 5:
+        raise InvalidRequest("Schedule must be of the form: <minute> <hour> <day-of-month> <month> <day-of-week>")
+    return text
+
+
+def _expiry(text: str) -> str:
+    if re.fullmatch(r"([0-9]+[MHdwmyS])( [0-9]+[MHdwmyS])*", text) is None:
+        raise InvalidRequest(f"Invalid expiry expression {text!r}: use numbers with M, H, d, w, m or y, as in 1w 2d")
+    return text
+
+
+_LXC_LINE = re.compile(r"\s*(?:#.*|([^=]+?)\s*=\s*(.*?)\s*)?")
+_FORBIDDEN_LXC = {
+    "lxc.logfile": "Setting lxc.logfile is not allowed",
+    "lxc.log.file": "Setting lxc.logfile is not allowed",
+    "lxc.syslog": "Setting lxc.log.syslog is not allowed",
+    "lxc.log.syslog": "Setting lxc.log.syslog is not allowed",
+    "lxc.ephemeral": "Setting lxc.ephemeral is not allowed",
+}
+_ALLOWED_NET = re.compile(r"lxc\.net\.[0-9]+\.ipv[46]\.(address|gateway)")
+
+
+def parse_raw_lxc(text: str) -> list[tuple[str, str]]:
+    """The settings of a `raw.lxc` value; InvalidRequest for a line that is none or that is not allowed."""
+    settings = []
+    for line in text.split("\n"):
+        match = _LXC_LINE.fullmatch(line)
+        if match is None:
+            raise InvalidRequest(f"Invalid raw.lxc line: {line}")
+        if match[1] is None:
+            continue
+        key = match[1].lower()
+        if key in _FORBIDDEN_LXC:
+            raise InvalidRequest(_FORBIDDEN_LXC[key])
+        if key.startswith("lxc.prlimit."):
+            raise InvalidRequest(
+                'Process limits should be set via "limits.kernel.[limit name]" and not directly via '
+                '"lxc.prlimit.[limit name]"'
+            )
+        if key.startswith("lxc.net.") and _ALLOWED_NET.fullmatch(key) is None:
+            raise InvalidRequest("Only interface-specific ipv4/ipv6 lxc.net. keys are allowed")
+        settings.append((key, match[2]))
+    return settings
+
+
+def _raw_lxc(text: str) -> str:
+    parse_raw_lxc(text)
+    return text
+
+
+PRIORITY = integer_between(0, 10)
+MEMORY: KeyType[str] = KeyType("size or percentage", _memory)
+ALLOWANCE: KeyType[str] = KeyType("percentage or time slice", _allowance)
+CPU: KeyType[str] = KeyType("count or set of CPUs", _cpu)
+YAML: KeyType[str] = KeyType("YAML", _yaml)
+CLOUD_CONFIG: KeyType[str] = KeyType("cloud-init data", _cloud_config)
+UUID: KeyType[str] = KeyType("UUID", _uuid)
+SCHEDULE: KeyType[str] = KeyType("cron expression", _schedule)
+EXPIRY: KeyType[str] = KeyType("span of time", _expiry)
+RAW_LXC: KeyType[str] = KeyType("liblxc configuration", _raw_lxc)
+
+
+def _container(name: str, kind: KeyType[Any], doc: str, *, default: str | None = None, live: bool = False) -> Key[Any]:
+    return Key(name, kind, default=default, live=live, doc=doc, applies=CONTAINER)
+
+
+def _vm(name: str, kind: KeyType[Any], doc: str, *, default: str | None = None, live: bool = False) -> Key[Any]:
+    return Key(name, kind, default=default, live=live, doc=doc, applies=VM)
+
+
+def _any(name: str, kind: KeyType[Any], doc: str, *, default: str | None = None, live: bool = False) -> Key[Any]:
+    return Key(name, kind, default=default, live=live, doc=doc)
+
+
+AUTOSTART = _any("boot.autostart", BOOL, "Always start the instance when the daemon starts; if unset, as it was left")
+AUTOSTART_DELAY = _any("boot.autostart.delay", INTEGER, "Seconds to wait after its start before the next", default="0")
+AUTOSTART_PRIORITY = _any("boot.autostart.priority", INTEGER, "Order of starts, highest first", default="0")
+STOP_PRIORITY = _any("boot.stop.priority", INTEGER, "Order of stops, highest first", default="0")
+SHUTDOWN_TIMEOUT = _any(
+    "boot.host_shutdown_timeout", INTEGER, "Seconds to wait for the instance to shut down", default="30", live=True
+)
+LIMITS_CPU = _any("limits.cpu", CPU, "Number of CPUs, or the set to pin to", live=True)
+LIMITS_MEMORY = _any("limits.memory", MEMORY, "Memory limit, in bytes or percent of the host's", live=True)
+LIMITS_DISK_PRIORITY = _any("limits.disk.priority", PRIORITY, "Priority of its input and output", live=True)
+LIMITS_CPU_ALLOWANCE = _container(
+    "limits.cpu.allowance", ALLOWANCE, "Share of CPU time: 50% (soft) or 25ms/100ms (hard)", live=True
+)
+LIMITS_CPU_PRIORITY = _container("limits.cpu.priority", PRIORITY, "CPU priority under load", default="10", live=True)
+LIMITS_MEMORY_ENFORCE = _container(
+    "limits.memory.enforce", enum("soft", "hard"), "Whether the memory limit is strict", default="hard", live=True
+)
+LIMITS_MEMORY_SWAP = _container(
+    "limits.memory.swap", BOOL, "Whether its memory may be swapped", default="true", live=True
+)
+LIMITS_MEMORY_SWAP_PRIORITY = _container(
+    "limits.memory.swap.priority", PRIORITY, "The higher, the less it is swapped", live=True
+)
+LIMITS_PROCESSES = _container("limits.processes", INTEGER, "Highest number of processes", live=True)
+NESTING = _container("security.nesting", BOOL, "Support running containers inside", default="false", live=True)
+PRIVILEGED = _container("security.privileged", BOOL, "Run without an id map", default="false")
+PROTECTION_DELETE = _any(
+    "security.protection.delete", BOOL, "Refuse to delete the instance", default="false", live=True
+)
+PROTECTION_SHIFT = _container(
+    "security.protection.shift", BOOL, "Refuse to change the owners of its files", default="false", live=True
+)
+
+_GENERAL = KeyTable(
+    AUTOSTART,
+    AUTOSTART_DELAY,
+    AUTOSTART_PRIORITY,
+    STOP_PRIORITY,
+    SHUTDOWN_TIMEOUT,
+    _any("cloud-init.network-config", YAML, "cloud-init network configuration"),
+    _any("cloud-init.user-data", CLOUD_CONFIG, "cloud-init user data"),
+    _any("cloud-init.vendor-data", CLOUD_CONFIG, "cloud-init vendor data"),
+    _any(
+        "cluster.evacuate", enum("auto", "migrate", "live-migrate", "stop"), "What an evacuation does", default="auto"
+    ),
+    _any("environment.*", STRING, "Variable of the environment of exec and init", live=True),
+    _any("image.*", STRING, "Property of the image it was made from"),
+    _any("raw.apparmor", STRING, "Lines for the AppArmor profile", live=True),
+    _any("raw.idmap", STRING, "Entries for the id map"),
+    _any("snapshots.schedule", SCHEDULE, "When snapshots are taken by themselves"),
+    _any("snapshots.schedule.stopped", BOOL, "Whether also a stopped instance is snapshotted", default="false"),
+    _any("snapshots.pattern", STRING, "Template of snapshot names", default="snap%d"),
+    _any("snapshots.expiry", EXPIRY, "How long snapshots are kept"),
+    PROTECTION_DELETE,
+    _any("security.devlxd", BOOL, "Whether the guest API is present", default="true", live=True),
+)
+_LIMITS = KeyTable(
+    LIMITS_CPU,
+    LIMITS_CPU_ALLOWANCE,
+    LIMITS_CPU_PRIORITY,
+    LIMITS_MEMORY,
+    LIMITS_MEMORY_ENFORCE,
+    LIMITS_MEMORY_SWAP,
+    LIMITS_MEMORY_SWAP_PRIORITY,
+    LIMITS_PROCESSES,
+    LIMITS_DISK_PRIORITY,
+    _any("limits.network.priority", PRIORITY, "Priority of its network traffic", default="0", live=True),
+    *(
+        _container(f"limits.hugepages.{size}", SIZE, f"Limit of {size} huge pages", live=True)
+        for size in ("64KB", "1MB", "2MB", "1GB")
+    ),
+    _any("limits.kernel.*", STRING, "Resource limit of its processes, as in prlimit(1)"),
+    _vm("limits.memory.hugepages", BOOL, "Back its memory by huge pages", default="false"),
+)
+_CONTAINER_KEYS = KeyTable(
+    NESTING,
+    PRIVILEGED,
+    PROTECTION_SHIFT,
+    _container("linux.kernel_modules", STRING, "Kernel modules to load before the start", live=True),
+    _container("linux.sysctl.*", STRING, "Kernel setting inside the container"),
+    _container("migration.incremental.memory", BOOL, "Transfer memory in rounds", default="false", live=True),
+    _container("migration.incremental.memory.iterations", UNSIGNED, "Most rounds of a transfer", live=True),
+    _container("migration.incremental.memory.goal", UNSIGNED, "Percent in sync before the last round", live=True),
+    _container("nvidia.runtime", BOOL, "Pass the NVIDIA libraries in", default="false"),
+    _container("nvidia.driver.capabilities", STRING, "What the driver must offer"),
+    _container("nvidia.require.cuda", STRING, "CUDA version that is needed"),
+    _container("nvidia.require.driver", STRING, "Driver version that is needed"),
+    _container("raw.lxc", RAW_LXC, "Lines appended to the liblxc configuration"),
+    _container("raw.seccomp", STRING, "The whole seccomp policy"),
+    _container("security.devlxd.images", BOOL, "Images over the guest API", default="false", live=True),
+    _container("security.idmap.base", UNSIGNED, "First host id of its map"),
+    _container("security.idmap.isolated", BOOL, "Give it an id map of its own", default="false"),
+    _container("security.idmap.size", UNSIGNED, "Length of its id map"),
+    *(
+        _container(f"security.syscalls.{word}", STRING, "System calls to allow or deny")
+        for word in ("allow", "whitelist", "deny", "blacklist")
+    ),
+    *(
+        _container(f"security.syscalls.{word}", BOOL, "Use of the deny lists")
+        for word in ("deny_default", "blacklist_default", "deny_compat", "blacklist_compat")
+    ),
+    *(
+        _container(f"security.syscalls.intercept.{word}", BOOL, "Handle these system calls", default="false")
+        for word in ("bpf", "bpf.devices", "mknod", "mount", "mount.shift", "sched_setscheduler", "setxattr")
+    ),
+    _container("security.syscalls.intercept.mount.allowed", STRING, "File systems it may mount", live=True),
+    _container("security.syscalls.intercept.mount.fuse", STRING, "File systems by FUSE programs", live=True),
+)
+_VM_KEYS = KeyTable(
+    _vm("agent.nic_config", BOOL, "Let the agent name the interfaces", default="false"),
+    _vm("migration.stateful", BOOL, "Allow stateful stop and snapshots", default="false"),
+    _vm("raw.qemu", STRING, "Arguments appended to QEMU's"),
+    _vm("raw.qemu.conf", STRING, "Changes to QEMU's configuration"),
+    _vm("security.agent.metrics", BOOL, "Ask the agent for state and metrics", default="true"),
+    _vm("security.secureboot", BOOL, "Secure Boot with Microsoft's keys", default="true"),
+    _vm("volatile.apply_nvram", BOOL, "Make the NVRAM anew at the next start"),
+)
+_VOLATILE = KeyTable(
+    _any("volatile.apply_template", STRING, "Template trigger of the next start"),
+    _any("volatile.base_image", STRING, "Fingerprint of the image it was made from"),
+    _any("volatile.cloud-init.instance-id", UUID, "Instance id for cloud-init"),
+    _any("volatile.evacuate.origin", STRING, "Member it was evacuated from"),
+    _any("volatile.last_state.idmap", STRING, "Id map of the files on the disk"),
+    _any("volatile.last_state.power", STRING, "Whether it ran when it was last seen"),
+    _any("volatile.idmap.base", STRING, "First host id of its map"),
+    _any("volatile.idmap.current", STRING, "Id map in use"),
+    _any("volatile.idmap.next", STRING, "Id map of the next start"),
+    _any("volatile.apply_quota", STRING, "Size to apply at the next start"),
+    _any("volatile.uuid", UUID, "Identity of the instance"),
+    _any("volatile.uuid.generation", UUID, "Identity of its present state"),
+    _any("volatile.vsock_id", INTEGER, "vsock address"),
+)
+
+KEYS = _GENERAL + _LIMITS + _CONTAINER_KEYS + _VM_KEYS + _VOLATILE
+
+_VOLATILE_SUFFIXES = (
+    ".hwaddr .name .host_name .mtu .created .id .vlan .spoofcheck .last_state.vf.parent .apply_quota .ceph_rbd .driver "
+    ".uuid .last_state.ip_addresses"
+).split()
+
+
+def is_device_volatile(name: str) -> bool:
+    """Whether this is a volatile key of a device, as `volatile.eth0.hwaddr`."""
+    return name.startswith("volatile.") and name.endswith(tuple(_VOLATILE_SUFFIXES))

@@ -1,0 +1,201 @@
+"""All that decides how a container starts, as plain values; and how it is composed. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from corral import architectures, units
+from corral.server.devices.model import Mount, Nic
+from corral.server.host import cgroup
+from corral.server.host.cgroup import Hierarchies, Setting
+from corral.server.host.idmap import IdMap
+from corral.server.instances import keys
+from corral.server.instances.keys import parse_raw_lxc
+from corral.server.instances.model import Instance, is_true
+from corral.server.keys import Config
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What of the host the configuration depends on."""
+
+    hierarchies: Hierarchies
+    memory_total: int
+    cpus: int
+    has_swap_limit: bool
+    passthrough: tuple[tuple[str, bool], ...] = ()
+    """Paths of the host that are shown in every container, and whether each is a directory."""
+    lxcfs: tuple[str, ...] = ()
+    """Files below the lxcfs mount that replace those of the same path in the container."""
+    lxcfs_dir: str = "/var/lib/lxcfs"
+    in_user_namespace: bool = False
+    has_apparmor: bool = False
+    has_core_scheduling: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where the start of one container puts and finds its files."""
+
+    root: Path
+    log_dir: Path
+    target: Path
+    seccomp: Path | None
+
+    @property
+    def config(self) -> Path:
+        return self.log_dir / "lxc.conf"
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSpec:
+    """A container that is about to start."""
+
+    name: str
+    hostname: str
+    architecture: str
+    paths: Paths
+    idmap: IdMap | None
+    """None: privileged."""
+    idmapped_root: bool
+    nesting: bool
+    limits: tuple[Setting, ...]
+    environment: tuple[tuple[str, str], ...]
+    prlimits: tuple[tuple[str, str], ...]
+    sysctls: tuple[tuple[str, str], ...]
+    nics: tuple[Nic, ...]
+    mounts: tuple[Mount, ...]
+    raw: tuple[tuple[str, str], ...]
+    log_level: str = "warn"
+
+
+def compose(
+    instance: Instance,
+    facts: HostFacts,
+    paths: Paths,
+    idmap: tuple[IdMap | None, bool],
+    parts: tuple[Sequence[Nic], Sequence[Mount]],
+    log_level: str = "warn",
+) -> InstanceSpec:
+    """The spec of a container. `idmap` is its map and whether the root is mounted with it."""
+    config = instance.expanded_config
+    return InstanceSpec(
+        name=instance.storage_name,
+        hostname=instance.name,
+        architecture=architectures.personality(instance.architecture),
+        paths=paths,
+        idmap=idmap[0],
+        idmapped_root=idmap[1],
+        nesting=is_true(config.get("security.nesting")),
+        limits=tuple(compose_limits(config, facts)),
+        environment=_family(config, "environment."),
+        prlimits=_family(config, "limits.kernel."),
+        sysctls=_family(config, "linux.sysctl."),
+        nics=tuple(parts[0]),
+        mounts=tuple(parts[1]),
+        raw=tuple(parse_raw_lxc(config.get("raw.lxc", ""))),
+        log_level=log_level,
+    )
+
+
+def _family(config: Mapping[str, str], prefix: str) -> tuple[tuple[str, str], ...]:
+    return tuple((name.removeprefix(prefix), config[name]) for name in sorted(config) if name.startswith(prefix))
+
+
+def compose_limits(config: Mapping[str, str], facts: HostFacts, *, live: bool = False) -> list[Setting]:
+    """The control group settings of a config. `live` also resets what is not limited (any more)."""
+    typed = Config(config)
+    settings = _memory(typed, facts, live) + _cpu(typed, facts, live) + _processes(typed, facts, live)
+    weight = typed[keys.LIMITS_DISK_PRIORITY]
+    if weight is not None or live:
+        settings += cgroup.io_weight_settings(facts.hierarchies, max(10, (5 if weight is None else weight) * 100))
+    for size in ("64KB", "1MB", "2MB", "1GB"):
+        text = config.get(f"limits.hugepages.{size}")
+        if text:
+            settings += cgroup.hugepages_settings(facts.hierarchies, size, units.parse_size(text))
+    return settings
+
+
+def memory_limit(text: str, total: int) -> int:
+    """Bytes of `512MiB` or `50%`."""
+    return total // 100 * int(text[:-1]) if text.endswith("%") else units.parse_size(text)
+
+
+def _memory(config: Config, facts: HostFacts, live: bool) -> list[Setting]:
+    settings: list[Setting] = []
+    text = config[keys.LIMITS_MEMORY]
+    swap = config[keys.LIMITS_MEMORY_SWAP]
+    if text is not None or live:
+        settings += cgroup.memory_settings(
+            facts.hierarchies,
+            memory_limit(text, facts.memory_total) if text is not None else None,
+            soft=config[keys.LIMITS_MEMORY_ENFORCE] == "soft",
+            swap=swap is not False,
+            has_swap=facts.has_swap_limit,
+        )
+    priority = config[keys.LIMITS_MEMORY_SWAP_PRIORITY]
+    if swap is False:
+        settings += cgroup.swappiness_settings(facts.hierarchies, 0)
+    elif priority is not None:
+        settings += cgroup.swappiness_settings(facts.hierarchies, 70 - priority)
+    elif live:
+        settings += cgroup.swappiness_settings(facts.hierarchies, 60)
+    return settings
+
+
+def parse_allowance(allowance: str, priority: int) -> tuple[int, int | None, int]:
+    """Shares, quota (microseconds, None: none) and period of limits.cpu.allowance and limits.cpu.priority."""
+    quota, period = None, cgroup.CFS_PERIOD_DEFAULT_US
+    shares = cgroup.CPU_SHARES_DEFAULT - (10 - priority)
+    if allowance.endswith("%"):
+        percent = int(allowance[:-1])
+        if percent < 100:
+            shares = percent * cgroup.CPU_SHARES_DEFAULT // 100 - (10 - priority)
+    elif allowance:
+        used, _, of = allowance.partition("/")
+        quota, period = int(used.removesuffix("ms")) * 1000, int(of.removesuffix("ms")) * 1000
+    return max(2, shares), quota, period
+
+
+def _cpu(config: Config, facts: HostFacts, live: bool) -> list[Setting]:
+    allowance = config[keys.LIMITS_CPU_ALLOWANCE] or ""
+    priority = config.get(keys.LIMITS_CPU_PRIORITY.name)
+    settings: list[Setting] = []
+    if allowance or priority or live:
+        shares, quota, period = parse_allowance(allowance, int(priority) if priority else 10)
+        if live or shares != cgroup.CPU_SHARES_DEFAULT:
+            settings += cgroup.cpu_shares_settings(facts.hierarchies, shares)
+        if live or quota is not None:
+            settings += cgroup.cpu_quota_settings(facts.hierarchies, quota, period)
+    pinned = config[keys.LIMITS_CPU]
+    if pinned is not None and not pinned.isdecimal():
+        settings += cgroup.cpuset_settings(facts.hierarchies, pinned)
+    return settings
+
+
+def _processes(config: Config, facts: HostFacts, live: bool) -> list[Setting]:
+    limit = config[keys.LIMITS_PROCESSES]
+    return cgroup.pids_settings(facts.hierarchies, limit) if limit is not None or live else []
+
+
+def plan_cpus(wanted: Mapping[str, str], cpus: Iterable[int]) -> dict[str, str]:
+    """CPUs for the containers whose `limits.cpu` is a count: {name: set}.
+
+    Each takes the CPUs that carry the fewest so far, lowest number first; those pinned to a set are counted there.
+    """
+    load = dict.fromkeys(sorted(cpus), 0)
+    for text in wanted.values():
+        if text and not text.isdecimal():
+            for cpu in units.parse_id_ranges(text):
+                if cpu in load:
+                    load[cpu] += 1
+    plan: dict[str, str] = {}
+    for name in sorted(wanted):
+        if not wanted[name].isdecimal():
+            continue
+        count = min(max(1, int(wanted[name])), len(load))
+        chosen = sorted(load, key=lambda cpu: (load[cpu], cpu))[:count]
+        for cpu in chosen:
+            load[cpu] += 1
+        plan[name] = units.format_id_ranges(chosen)
+    return plan
