@@ -21,7 +21,7 @@ class HostFacts:
 
     hierarchies: Hierarchies
     memory_total: int
-    cpus: int
+    cpus: tuple[int, ...]
     has_swap_limit: bool
     passthrough: tuple[tuple[str, bool], ...] = ()
     """Paths of the host that are shown in every container, and whether each is a directory."""
@@ -29,8 +29,6 @@ class HostFacts:
     """Files below the lxcfs mount that replace those of the same path in the container."""
     lxcfs_dir: str = "/var/lib/lxcfs"
     in_user_namespace: bool = False
-    has_apparmor: bool = False
-    has_core_scheduling: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,19 @@ def list_by_profile(tx: Tx, profile_project: str, profile: str) -> list[Instance
     return _instances(tx, f"WHERE i.id IN ({rows.marks(ids)})", *ids) if ids else []
 
 
+def list_cpu_limits(tx: Tx) -> dict[int, str]:
+    """The effective `limits.cpu` of all instances that have one."""
+    limits: dict[int, str] = {}
+    for instance_id, value in tx.rows(
+        "SELECT ip.instance_id, c.value FROM instances_profiles ip JOIN profiles_config c"
+        " ON c.profile_id = ip.profile_id AND c.key = 'limits.cpu' ORDER BY ip.apply_order"
+    ):
+        limits[instance_id] = value
+    for instance_id, value in tx.rows("SELECT instance_id, value FROM instances_config WHERE key = 'limits.cpu'"):
+        limits[instance_id] = value
+    return limits
+
+
 def list_snapshots(tx: Tx, ids: Iterable[int] | None = None) -> dict[int, list[Snapshot]]:
     """The snapshots of many instances: {instance id: snapshots, oldest first}."""
     where, values = _picked("instance_id", ids)

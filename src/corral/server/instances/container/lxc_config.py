@@ -67,8 +67,6 @@ def _base(spec: InstanceSpec, facts: HostFacts) -> Iterator[str]:
     yield "lxc.tty.max = 0"
     yield f"lxc.arch = {spec.architecture}"
     yield f"lxc.uts.name = {spec.hostname}"
-    if facts.has_core_scheduling:
-        yield "lxc.sched.core = 1"
     yield "lxc.hook.version = 1"
     # liblxc runs `sh -c "exec VALUE"`. The failing end refuses liblxc's own reboot: the daemon starts it again.
     target = shlex.quote(str(spec.paths.target))
@@ -76,8 +74,7 @@ def _base(spec: InstanceSpec, facts: HostFacts) -> Iterator[str]:
 
 
 def _security(spec: InstanceSpec, facts: HostFacts) -> Iterator[str]:
-    if not facts.has_apparmor:
-        yield "lxc.apparmor.profile = unconfined"
+    yield "lxc.apparmor.profile = unconfined"
     if spec.paths.seccomp is not None:
         yield f"lxc.seccomp.profile = {spec.paths.seccomp}"
     if spec.idmap is not None:

@@ -1,0 +1,109 @@
+"""An instance's devices in bulk: prepared when they are added, attached at a start, detached after a stop."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from corral.errors import CorralError, InvalidRequest
+from corral.server.context import Context
+from corral.server.devices import registry
+from corral.server.devices.model import Attachment, DeviceContext
+from corral.server.instances import running
+from corral.server.instances.model import Devices, Instance, devices_dir
+from corral.server.rollback import Rollback
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Attached:
+    """What the devices of an instance added to its start. `volatile` has whole keys."""
+
+    attachments: list[Attachment] = field(default_factory=list)
+    volatile: dict[str, str | None] = field(default_factory=dict)
+
+
+def device_context(
+    context: Context, instance: Instance, name: str, config: Mapping[str, str], volatile: Mapping[str, str | None]
+) -> DeviceContext:
+    """The surroundings of one device; `volatile` are whole keys that are not stored yet."""
+    prefix = f"volatile.{name}."
+    values = {**instance.config, **{key: value or "" for key, value in volatile.items()}}
+    container = running.find(context, instance)
+    return DeviceContext(
+        context=context,
+        project=instance.project,
+        instance=instance.name,
+        storage_name=instance.storage_name,
+        device=name,
+        config=config,
+        volatile={key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)},
+        kind=instance.type.value,
+        used_names=_used_names(instance.expanded_devices, values, name),
+        devices_dir=devices_dir(context.member, instance),
+        pid=container.init_pid if container is not None else 0,
+        privileged=instance.privileged,
+    )
+
+
+def _used_names(devices: Devices, volatile: Mapping[str, str], besides: str) -> frozenset[str]:
+    names = (
+        config.get("name") or volatile.get(f"volatile.{name}.name", "")
+        for name, config in devices.items()
+        if name != besides and config.get("type") == "nic"
+    )
+    return frozenset(name for name in names if name)
+
+
+async def prepare(context: Context, instance: Instance, names: list[str] | None = None) -> dict[str, str | None]:
+    """Check devices against what exists, and return the volatile keys they need from now on."""
+    made: dict[str, str | None] = {}
+    for name, config in sorted(instance.expanded_devices.items(), key=registry.sort_key):
+        if names is not None and name not in names:
+            continue
+        try:
+            surroundings = device_context(context, instance, name, config, made)
+            values = await registry.get(config).prepare(surroundings)
+        except InvalidRequest as error:
+            raise InvalidRequest(f'Device validation failed for "{name}": {error}') from error
+        made.update({f"volatile.{name}.{key}": value for key, value in values.items()})
+    return made
+
+
+async def attach_all(context: Context, instance: Instance, undo: Rollback) -> Attached:
+    """Attach all devices in order for a start; what the devices did outside is undone by `undo`."""
+    attached = Attached()
+    attached.volatile.update(await prepare(context, instance))
+    for name, config in sorted(instance.expanded_devices.items(), key=registry.sort_key):
+        surroundings = device_context(context, instance, name, config, attached.volatile)
+        attachment = await registry.get(config).attach(surroundings)
+        if attachment.release is not None:
+            undo.add(attachment.release)
+        attached.attachments.append(attachment)
+        attached.volatile.update({f"volatile.{name}.{key}": value for key, value in attachment.volatile.items()})
+    return attached
+
+
+async def detach_all(context: Context, instance: Instance) -> dict[str, str | None]:
+    """Detach all devices after a stop; a failure is logged. Returns volatile keys to forget."""
+    for name, config in sorted(instance.expanded_devices.items(), key=registry.sort_key, reverse=True):
+        kind = registry.find(config)
+        if kind is None:
+            continue
+        try:
+            await kind.detach(device_context(context, instance, name, config, {}))
+        except (CorralError, OSError):
+            log.exception("Failed to detach device %s of %s", name, instance.storage_name)
+    return {key: None for key in instance.config if key.startswith("volatile.") and key.endswith(".host_name")}
+
+
+async def remove_all(context: Context, instance: Instance, names: list[str] | None = None) -> None:
+    """Forget devices for good; a failure is logged."""
+    for name, config in instance.expanded_devices.items():
+        kind = registry.find(config)
+        if kind is None or (names is not None and name not in names):
+            continue
+        try:
+            await kind.remove(device_context(context, instance, name, config, {}))
+        except (CorralError, OSError):
+            log.exception("Failed to remove device %s of %s", name, instance.storage_name)

@@ -1,0 +1,125 @@
+"""Starts containers by lxc-start, finds them again, and ends them. Knows liblxc; knows nothing of the database.
+
+`lxc-start -d` returns once the container runs and leaves a small monitor behind that does not depend on the daemon.
+It gets no PATH: without newuidmap in sight liblxc writes the id maps itself, which is faster, and root may.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+from functools import cache
+from pathlib import Path
+
+from corral.errors import CommandFailed, InternalError, NotSupported
+from corral.server.host import command, pidfd, processes
+from corral.server.host.liblxc_socket import Monitor
+from corral.server.host.threads import in_thread
+from corral.server.instances.running import RunningContainer
+from corral.server.instances.spec import InstanceSpec
+
+START_TIMEOUT_S = 60.0
+KILL_TIMEOUT_S = 30.0
+PARALLEL_STARTS = 4
+"""More starts at once are slower in sum (they contend in the kernel)."""
+
+_starts = asyncio.Semaphore(PARALLEL_STARTS)
+_LOG_LINES = 4
+
+
+@cache
+def lxc_start_path() -> str:
+    """The program; NotSupported where it is not installed."""
+    found = shutil.which("lxc-start", path="/usr/bin:/usr/sbin:/bin:/sbin:/usr/local/bin")
+    if found is None:
+        raise NotSupported("lxc-start is not installed: install the package lxc to run containers")
+    return found
+
+
+def write_files(spec: InstanceSpec, config: str, policy: str | None) -> None:
+    """Write what lxc-start reads, and move the log of the last start aside."""
+    paths = spec.paths
+    paths.log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = paths.log_dir / "lxc.log"
+    with contextlib.suppress(FileNotFoundError):
+        log.rename(log.with_name("lxc.log.old"))
+    paths.target.parent.mkdir(mode=0o700, exist_ok=True)
+    paths.target.unlink(missing_ok=True)
+    if paths.seccomp is not None and policy is not None:
+        paths.seccomp.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        paths.seccomp.write_text(policy)
+    paths.config.write_text(config)
+    paths.config.chmod(0o600)
+
+
+async def launch(instance_id: int, spec: InstanceSpec, lxcpath: Path) -> RunningContainer:
+    """Start a container whose files are written, and return it running; raises InternalError with liblxc's reason."""
+    argv = [lxc_start_path(), "-d", "-n", spec.name, "-P", lxcpath, "-f", spec.paths.config]
+    try:
+        async with _starts:
+            await command.run(argv, env={"PATH": "/nonexistent"}, timeout_s=START_TIMEOUT_S)
+    except CommandFailed as error:
+        reason = await in_thread(_reason, spec.paths.log_dir / "lxc.log")
+        raise InternalError(f"Failed to start the container {spec.hostname}: {reason or error}") from error
+    try:
+        return await in_thread(connect, instance_id, lxcpath, spec.name)
+    except OSError as error:
+        reason = await in_thread(_reason, spec.paths.log_dir / "lxc.log")
+        raise InternalError(
+            f"Failed to start the container {spec.hostname}: it ended right after its start. {reason}"
+        ) from error
+
+
+def connect(instance_id: int, lxcpath: Path, name: str) -> RunningContainer:
+    """The container that runs under a name; OSError where there is none."""
+    monitor = Monitor(str(lxcpath), name)
+    init_pid = monitor.get_init_pid()
+    init_pidfd = monitor.get_init_pidfd()
+    try:
+        monitor_pid = processes.get_parent(init_pid)
+        monitor_pidfd = pidfd.open_pidfd(monitor_pid)
+    except BaseException:
+        os.close(init_pidfd)
+        raise
+    return RunningContainer(instance_id, name, monitor, init_pid, init_pidfd, monitor_pid, monitor_pidfd)
+
+
+async def destroy(lxcpath: Path, name: str) -> None:
+    """Kill whatever runs under a name and wait until its monitor is gone; does nothing where nothing runs."""
+    try:
+        container = await in_thread(connect, 0, lxcpath, name)
+    except OSError:
+        return
+    try:
+        pidfd.kill_and_forget(container.init_pidfd)
+        await pidfd.wait_exit(container.monitor_pidfd, KILL_TIMEOUT_S)
+    except TimeoutError:
+        pidfd.kill_and_forget(container.monitor_pidfd)
+    finally:
+        os.close(container.init_pidfd)
+        os.close(container.monitor_pidfd)
+
+
+def read_target(path: Path) -> str:
+    """Why the container ended: `reboot` or `stop`. The file is taken away."""
+    try:
+        text = path.read_text().strip()
+    except FileNotFoundError:
+        return "stop"
+    path.unlink(missing_ok=True)
+    return text or "stop"
+
+
+_LINE = re.compile(r"lxc \S+ \S+ (ERROR|WARN)\s+(\S+) - (.*)")
+
+
+def _reason(log: Path) -> str:
+    """The first errors in liblxc's log: what comes after them only repeats that something failed."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    errors = [match[3] for line in lines if (match := _LINE.match(line)) and match[1] == "ERROR"]
+    found = [re.sub(r"^\S+:\S+:\d+ - ", "", text) for text in errors]
+    return "; ".join(found[:_LOG_LINES])

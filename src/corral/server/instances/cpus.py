@@ -1,0 +1,35 @@
+"""Spreads containers with a number of CPUs as limit over the host's CPUs, anew whenever one starts, stops or changes."""
+
+import logging
+
+from corral.server.context import Context
+from corral.server.host import cgroup
+from corral.server.host.threads import in_thread
+from corral.server.instances import store
+from corral.server.instances.running import Running, RunningContainer
+from corral.server.instances.spec import HostFacts, plan_cpus
+
+log = logging.getLogger(__name__)
+
+
+async def balance(context: Context) -> None:
+    """Pin the containers whose `limits.cpu` is a number; does nothing where there are none."""
+    facts = context.parts[HostFacts]
+    containers = {container.instance_id: container for container in context.parts[Running].list()}
+    if not containers or not facts.hierarchies.has("cpuset"):
+        return
+    limits = await context.db.read(store.list_cpu_limits)
+    wanted = {container.name: limits[one] for one, container in containers.items() if one in limits}
+    plan = plan_cpus(wanted, facts.cpus)
+    if not plan:
+        return
+    pinned = [(container, plan[container.name]) for container in containers.values() if container.name in plan]
+    await in_thread(_pin, facts, pinned)
+
+
+def _pin(facts: HostFacts, pinned: list[tuple[RunningContainer, str]]) -> None:
+    for container, cpus in pinned:
+        try:
+            container.cgroup(facts.hierarchies).apply(cgroup.cpuset_settings(facts.hierarchies, cpus))
+        except OSError as error:
+            log.warning("Failed to pin container %s to CPUs %s: %s", container.name, cpus, error)

@@ -1,0 +1,71 @@
+"""Deletes instances."""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from corral.errors import InvalidRequest, NotFound
+from corral.server.context import Context
+from corral.server.host.threads import in_thread
+from corral.server.instances import attach, busy, running, start, store, volumes
+from corral.server.instances.model import Instance, devices_dir, is_true, log_dir, seccomp_path, target_path
+from corral.server.rollback import finish
+
+
+async def delete_instance(context: Context, project: str, name: str) -> None:
+    """Delete a stopped instance with its volume."""
+    instance = await context.db.read(store.get_instance, project, name)
+    async with busy.claim(context, instance.id, "delete") as waited:
+        try:
+            instance = await context.db.read(store.reload, instance.id)
+        except NotFound:
+            if waited:
+                return
+            raise
+        check_deletable(context, instance)
+        await remove(context, instance)
+
+
+def check_deletable(context: Context, instance: Instance) -> None:
+    """Raise where the instance runs or is protected."""
+    if running.find(context, instance) is not None:
+        raise InvalidRequest("Instance is running")
+    if is_true(instance.expanded_config.get("security.protection.delete")):
+        raise InvalidRequest("Container is protected" if instance.is_container else "Instance is protected")
+
+
+async def remove(context: Context, instance: Instance) -> None:
+    """Remove a stopped instance that the caller has claimed. Once begun it is finished, at the latest at a restart."""
+    await finish(_remove(context, instance))
+
+
+async def _remove(context: Context, instance: Instance) -> None:
+    await context.db.write(store.mark_pending, instance.id, "delete")
+    await wipe(context, instance)
+    start.publish(context, instance, "instance-deleted")
+
+
+async def wipe(context: Context, instance: Instance) -> None:
+    """Remove the volume, the devices' traces, the files and at last the row. Repeatable."""
+    volume = await volumes.find(context, instance)
+    if volume is not None:
+        await volumes.volumes.unmount(context, volume)
+        await volumes.volumes.delete(context, volume)
+    await attach.remove_all(context, instance)
+    await in_thread(remove_files, context, instance)
+    await context.db.write(store.delete_instance, instance.id)
+
+
+def remove_files(context: Context, instance: Instance) -> None:
+    """Remove the link, logs and directories of an instance."""
+    member = context.member
+    volumes.remove_link(member, instance)
+    for path in (seccomp_path(member, instance), target_path(member, instance)):
+        path.unlink(missing_ok=True)
+    _remove_tree(log_dir(member, instance))
+    with contextlib.suppress(OSError):
+        devices_dir(member, instance).rmdir()
+
+
+def _remove_tree(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)

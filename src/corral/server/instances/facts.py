@@ -1,0 +1,52 @@
+"""What the host offers to containers, found when the daemon starts."""
+
+import os
+from pathlib import Path
+
+from corral.server.host import cgroup, features, sysfs
+from corral.server.instances.spec import HostFacts
+
+_PASSTHROUGH = (
+    "/dev/fuse",
+    "/dev/net/tun",
+    "/proc/sys/fs/binfmt_misc",
+    "/sys/firmware/efi/efivars",
+    "/sys/fs/fuse/connections",
+    "/sys/fs/pstore",
+    "/sys/kernel/config",
+    "/sys/kernel/debug",
+    "/sys/kernel/security",
+    "/sys/kernel/tracing",
+)
+_LXCFS = (
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/sys/devices/system/cpu/online",
+)
+
+
+def detect() -> HostFacts:
+    """Look at the host. Reads /proc and /sys: call it in a thread."""
+    hierarchies = cgroup.detect_hierarchies()
+    lxcfs = features.find_lxcfs()
+    return HostFacts(
+        hierarchies=hierarchies,
+        memory_total=sysfs.get_total_memory(),
+        cpus=tuple(sysfs.list_usable_cpus()),
+        has_swap_limit=cgroup.supports_swap_limit(hierarchies),
+        passthrough=tuple((path, os.path.isdir(path)) for path in _PASSTHROUGH if os.path.exists(path)),
+        lxcfs=tuple(path for path in _LXCFS if lxcfs and os.path.exists(lxcfs + path)),
+        lxcfs_dir=lxcfs or "",
+        in_user_namespace=features.is_in_user_namespace(),
+    )
+
+
+def requires_missing_cgroup_v1(config: dict[str, str]) -> bool:
+    """Whether the image wants a host with the systemd hierarchy of control groups version 1, and this is none."""
+    return config.get("image.requirements.cgroup") == "v1" and not Path("/sys/fs/cgroup/systemd").exists()

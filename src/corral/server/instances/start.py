@@ -1,0 +1,244 @@
+"""Starts an instance: a list of small steps, each undone if a later one fails."""
+
+import asyncio
+import logging
+import os
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from corral.api.urls import url
+from corral.errors import CorralError, InvalidRequest, NotSupported
+from corral.server.context import Context
+from corral.server.events.model import Lifecycle, format_time, utc_now
+from corral.server.host import command, idmap, mount
+from corral.server.host.idmap import IdMap
+from corral.server.host.threads import in_thread
+from corral.server.instances import attach, busy, cpus, facts, idmaps, running, seccomp, store, templates, volumes
+from corral.server.instances.attach import Attached
+from corral.server.instances.container import runtime
+from corral.server.instances.container.lxc_config import lxc_config
+from corral.server.instances.model import (
+    Instance,
+    containers_dir,
+    devices_dir,
+    is_true,
+    log_dir,
+    seccomp_path,
+    target_path,
+)
+from corral.server.instances.running import Running, RunningContainer
+from corral.server.instances.spec import HostFacts, Paths, compose
+from corral.server.operations.model import report
+from corral.server.rollback import Rollback
+
+log = logging.getLogger(__name__)
+
+ALREADY_RUNNING = "The instance is already running"
+
+
+async def start_instance(context: Context, project: str, name: str, *, stateful: bool = False) -> None:
+    """Start a stopped instance."""
+    instance = await context.db.read(store.get_instance, project, name)
+    if busy.holder(context, instance.id) is None and running.find(context, instance) is not None:
+        raise InvalidRequest(ALREADY_RUNNING)
+    if stateful and not instance.stateful:
+        raise InvalidRequest("Instance has no existing state to restore")
+    async with busy.claim(context, instance.id, "start") as waited:
+        instance = await context.db.read(store.reload, instance.id)
+        if running.find(context, instance) is not None:
+            if waited:
+                return
+            raise InvalidRequest(ALREADY_RUNNING)
+        await launch(context, instance)
+    publish(context, instance, "instance-started")
+
+
+def publish(context: Context, instance: Instance, action: str) -> None:
+    """Tell the listeners what happened to an instance."""
+    source = url("/1.0/instances", instance.name, project=instance.project)
+    context.events.publish(Lifecycle(action, source, instance.project))
+
+
+@dataclass(slots=True)
+class _Start:
+    """What the steps of one start hand on."""
+
+    context: Context
+    instance: Instance
+    directory: Path = Path()
+    idmap: IdMap | None = None
+    idmapped_root: bool = False
+    disk_idmap: IdMap | None = None
+    attached: Attached = field(default_factory=Attached)
+    volatile: dict[str, str | None] = field(default_factory=dict)
+    container: RunningContainer | None = None
+
+
+async def launch(context: Context, instance: Instance) -> RunningContainer:
+    """Start an instance that is stopped and that the caller has claimed."""
+    if not instance.is_container:
+        raise NotSupported("Virtual machines are not supported on this server")
+    state = _Start(context, instance)
+    async with Rollback() as undo:
+        await _check(state)
+        await _mount(state, undo)
+        await _map_ids(state)
+        await _attach_devices(state, undo)
+        await _apply_templates(state)
+        await _spawn(state, undo)
+        await _finish_devices(state)
+        await _remember(state)
+        undo.commit()
+    assert state.container is not None
+    await cpus.balance(context)
+    log.info("Started container %s", instance.storage_name)
+    return state.container
+
+
+async def _check(state: _Start) -> None:
+    config = state.instance.expanded_config
+    if facts.requires_missing_cgroup_v1(state.instance.config):
+        raise NotSupported("The image used by this instance requires a CGroupV1 host system")
+    for module in (word.strip() for word in config.get("linux.kernel_modules", "").split(",")):
+        if module and not await in_thread(os.path.isdir, f"/sys/module/{module.replace('-', '_')}"):
+            try:
+                await command.run(["modprobe", "-b", module], timeout_s=30)
+            except CorralError as error:
+                raise InvalidRequest(f"Failed to load kernel module '{module}': {error}") from error
+
+
+async def _mount(state: _Start, undo: Rollback) -> None:
+    volume = await volumes.get(state.context, state.instance)
+    state.directory = await volumes.volumes.mount(state.context, volume)
+    undo.add(volumes.volumes.unmount, state.context, volume)
+    await in_thread(volumes.make_link, state.context.member, state.instance, state.directory)
+
+
+async def _map_ids(state: _Start) -> None:
+    """Decide by which map the container runs and make the files on the disk fit, by an idmapped mount or a shift."""
+    instance, config = state.instance, state.instance.config
+    wanted = idmaps.of_text(config.get("volatile.idmap.next"))
+    if instance.privileged != (wanted is None):
+        wanted = (await plan_idmap(state.context, instance)).idmap
+        state.volatile["volatile.idmap.next"] = idmaps.to_text(wanted)
+    on_disk = idmaps.of_text(config.get("volatile.last_state.idmap"))
+    state.idmap, state.disk_idmap = wanted, on_disk
+    if config.get("volatile.idmap.current") != idmaps.to_text(wanted):
+        state.volatile["volatile.idmap.current"] = idmaps.to_text(wanted)
+    if wanted != on_disk:
+        can_mount = wanted is not None and await in_thread(_can_idmap, state.context, state.directory / "rootfs")
+        if on_disk is None and can_mount:
+            state.idmapped_root = True
+        else:
+            await _shift(state, None if can_mount else wanted)
+            state.idmapped_root = can_mount
+
+
+_idmappable: dict[tuple[str, int], bool] = {}
+
+
+def _can_idmap(context: Context, root: Path) -> bool:
+    """Whether a root file system can be mounted with an id map; asked once for each file system."""
+    if is_true(os.environ.get(f"{context.member.product.prefix}_IDMAPPED_MOUNTS_DISABLE")):
+        return False
+    pool = (str(root.parents[2]), os.stat(root.parents[2]).st_dev)
+    if pool not in _idmappable:
+        _idmappable[pool] = mount.supports_idmapped_mounts(root)
+    return _idmappable[pool]
+
+
+async def _shift(state: _Start, wanted: IdMap | None) -> None:
+    """Change the owners of all files from the map on the disk to another (None: as they are inside)."""
+    instance = state.instance
+    if is_true(instance.expanded_config.get("security.protection.shift")):
+        raise InvalidRequest("Container is protected against filesystem shifting")
+    report(container_progress="Remapping container filesystem")
+    before, after = state.disk_idmap or IdMap(), wanted or IdMap()
+    await in_thread(idmap.shift_tree, state.directory / "rootfs", before, after)
+    # Written at once: the files have their new owners whether or not the start succeeds.
+    values = {"volatile.last_state.idmap": idmaps.to_text(wanted)}
+    await state.context.db.write(store.set_config, instance.id, values)
+    state.disk_idmap = wanted
+    report(container_progress="")
+
+
+async def plan_idmap(context: Context, instance: Instance) -> idmaps.Plan:
+    """The id map that an instance's config asks for."""
+    config = instance.expanded_config
+    taken = []
+    if is_true(config.get("security.idmap.isolated")):
+        taken = idmaps.taken_ranges(await context.db.read(store.list_instances), instance.storage_name)
+    return idmaps.plan(config, context.parts[idmaps.HostIds], taken)
+
+
+async def _attach_devices(state: _Start, undo: Rollback) -> None:
+    await in_thread(_make_devices_dir, devices_dir(state.context.member, state.instance))
+    state.attached = await attach.attach_all(state.context, state.instance, undo)
+    state.volatile.update(
+        {key: value for key, value in state.attached.volatile.items() if state.instance.config.get(key) != value}
+    )
+
+
+def _make_devices_dir(path: Path) -> None:
+    path.mkdir(mode=0o711, parents=True, exist_ok=True)
+
+
+async def _apply_templates(state: _Start) -> None:
+    pending = state.instance.config.get("volatile.apply_template")
+    triggers = [*([pending] if pending else []), "start"]
+    await templates.apply(state.instance, state.directory, triggers, state.disk_idmap)
+    if pending:
+        state.volatile["volatile.apply_template"] = None
+
+
+async def _spawn(state: _Start, undo: Rollback) -> None:
+    context, instance = state.context, state.instance
+    member = context.member
+    policy = seccomp.render_policy(instance.expanded_config)
+    paths = Paths(
+        root=state.directory / "rootfs",
+        log_dir=log_dir(member, instance),
+        target=target_path(member, instance),
+        seccomp=seccomp_path(member, instance) if policy is not None else None,
+    )
+    host = context.parts[HostFacts]
+    nics = [one.nic for one in state.attached.attachments if one.nic is not None]
+    mounts = [one for attachment in state.attached.attachments for one in attachment.mounts]
+    level = "trace" if member.debug else "warn"
+    spec = compose(instance, host, paths, (state.idmap, state.idmapped_root), (nics, mounts), level)
+    undo.add(in_thread, _remove_files, paths)
+    await in_thread(_write, state, spec, host, policy)
+    undo.add(volumes.clear_owner, state.directory)
+    undo.add(runtime.destroy, containers_dir(member), instance.storage_name)
+    state.container = await runtime.launch(instance.id, spec, containers_dir(member))
+    # From here on its end is noticed; undone, it is forgotten before it is killed.
+    context.parts[Running].add(state.container)
+    undo.add(context.parts[Running].discard, state.container)
+
+
+def _write(state: _Start, spec: "runtime.InstanceSpec", host: HostFacts, policy: str | None) -> None:
+    runtime.write_files(spec, lxc_config(spec, host), policy)
+    volumes.set_owner(state.directory, state.idmap)
+
+
+def _remove_files(paths: Paths) -> None:
+    for path in (paths.target, paths.seccomp):
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+
+async def _finish_devices(state: _Start) -> None:
+    hooks = [one.after_start for one in state.attached.attachments if one.after_start is not None]
+    if hooks:
+        await asyncio.gather(*(hook() for hook in hooks))
+
+
+async def _remember(state: _Start) -> None:
+    """All that the start has to tell the database, in one write."""
+    config = state.instance.config
+    if not config.get("volatile.uuid"):
+        state.volatile["volatile.uuid"] = str(uuid.uuid4())
+    state.volatile["volatile.last_state.power"] = "RUNNING"
+    used_at = format_time(utc_now())
+    await state.context.db.write(store.set_config, state.instance.id, state.volatile, used_at=used_at)
