@@ -6,7 +6,7 @@ from corral.errors import CorralError
 from corral.server.background import Background
 from corral.server.context import Context
 from corral.server.host.threads import in_thread
-from corral.server.instances import attach, busy, cpus, start, store, volumes
+from corral.server.instances import attach, busy, cpus, delete, start, store, volumes
 from corral.server.instances.container import runtime
 from corral.server.instances.model import Instance, seccomp_path, target_path
 from corral.server.instances.running import Running, RunningContainer
@@ -63,8 +63,6 @@ async def _react(context: Context, container: RunningContainer) -> None:
 
 async def after_exit(context: Context, instance: Instance, target: str) -> None:
     """Start what asked for a reboot, delete what was made for one run."""
-    from corral.server.instances import delete
-
     if target == "reboot":
         try:
             instance = await context.db.read(store.reload, instance.id)

@@ -1,0 +1,189 @@
+"""Makes instances: from an image of this server, or empty."""
+
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from corral import architectures
+from corral.api.instances import InstancesPost
+from corral.api.urls import url
+from corral.errors import CorralError, InvalidRequest, NotSupported
+from corral.server.context import Context
+from corral.server.db.database import Tx
+from corral.server.devices import registry
+from corral.server.events.model import Lifecycle, format_time, utc_now
+from corral.server.host.threads import in_thread
+from corral.server.instances import (
+    attach,
+    backup_file,
+    busy,
+    delete,
+    idmaps,
+    image_source,
+    names,
+    start,
+    store,
+    validation,
+    volumes,
+)
+from corral.server.instances.image_source import SourceImage
+from corral.server.instances.model import Instance, InstanceType
+from corral.server.instances.store import NewInstance
+from corral.server.operations.model import report
+from corral.server.rollback import Rollback
+from corral.server.storage.model import Volume
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A new instance as it was asked for, checked against the database. `image` is None for an empty one."""
+
+    new: NewInstance
+    image: SourceImage | None
+
+
+async def plan_instance(context: Context, project: str, body: InstancesPost) -> Plan:
+    """Decide what to make: name, kind, profiles, image. Raises what is wrong with the request."""
+    if body.stateful:
+        raise NotSupported("Stateful instances cannot be made on this server")
+    if body.instance_type:
+        raise NotSupported(f"Instance types are not supported by this server yet ({body.instance_type!r} was asked for)")
+    return await context.db.read(_plan, project, body)
+
+
+def _plan(tx: Tx, project: str, body: InstancesPost) -> Plan:
+    image = _resolve_source(tx, project, body)
+    try:
+        kind = InstanceType(body.type or "container")
+    except ValueError:
+        raise InvalidRequest(f"Invalid instance type {body.type!r}") from None
+    if image is not None and image.type is not kind:
+        raise InvalidRequest(
+            f'Requested image\'s type "{image.type.value}" doesn\'t match instance type "{kind.value}"'
+        )
+    if kind is InstanceType.VIRTUAL_MACHINE:
+        raise NotSupported('Instance type "virtual-machine" is not supported on this server')
+    profiles = body.profiles
+    if profiles is None:
+        profiles = list(image.profiles) if image is not None and image.profiles else ["default"]
+    store.get_profiles(tx, project, profiles)
+    name = body.name or names.generate_name(store.list_names(tx, project))
+    names.check_name(name)
+    new = NewInstance(
+        project=project,
+        name=name,
+        type=kind,
+        architecture=_architecture(body.architecture, image),
+        created_at=format_time(utc_now()),
+        config=body.config or {},
+        devices=body.devices or {},
+        profiles=tuple(profiles),
+        ephemeral=body.ephemeral,
+        description=body.description,
+    )
+    return Plan(new, image)
+
+
+def _resolve_source(tx: Tx, project: str, body: InstancesPost) -> SourceImage | None:
+    kind = body.source.type
+    if kind == "image":
+        return image_source.resolve(tx, project, body.source)
+    if kind == "none":
+        return None
+    if kind in ("copy", "migration"):
+        raise NotSupported(f"Instances cannot be made by {kind} on this server yet: use an image or an empty instance")
+    raise InvalidRequest(f"Unknown source type {kind}")
+
+
+def _architecture(name: str, image: SourceImage | None) -> int:
+    local = architectures.local_architectures()
+    if image is not None:
+        number = image.architecture
+    else:
+        number = architectures.parse_architecture(name) if name else local[0]
+    if number not in local:
+        raise InvalidRequest("Requested architecture isn't supported by this host")
+    return number
+
+
+def initial_config(new: NewInstance, image: SourceImage | None) -> dict[str, str]:
+    """The config that a new instance starts with: what was asked for, the image's properties, its identities."""
+    config = {key: value for key, value in new.config.items() if value != ""}
+    if image is not None:
+        config.update({f"image.{key}": value for key, value in image.properties.items() if value != ""})
+        config["volatile.base_image"] = image.fingerprint
+    config.setdefault("volatile.uuid", str(uuid.uuid4()))
+    config.setdefault("volatile.cloud-init.instance-id", str(uuid.uuid4()))
+    config.setdefault("volatile.last_state.idmap", "[]")
+    return config
+
+
+async def create_instance(context: Context, plan: Plan) -> None:
+    """Make what was planned: a row that is pending until the volume is filled and the devices are ready."""
+    new = plan.new
+    validation.check_config(new.config, new.type)
+    validation.check_devices(new.devices, new.type, expanded=False)
+    new = replace(new, config=initial_config(new, plan.image))
+    async with Rollback() as undo:
+        instance_id = await context.db.write(store.insert_instance, new)
+        undo.add(context.db.write, store.delete_instance, instance_id)
+        async with busy.claim(context, instance_id, "create"):
+            instance = await context.db.read(store.reload, instance_id)
+            volatile = await _check_expanded(context, instance)
+            undo.add(in_thread, delete.remove_files, context, instance)
+            volume = await _create_volume(context, instance, plan.image)
+            undo.add(volumes.volumes.delete, context, volume)
+            await in_thread(_prepare_directory, context, instance, volume, plan.image is None)
+            undo.add(attach.remove_all, context, instance)
+            instance = await context.db.write(_finish, instance_id, volatile, plan.image)
+            await backup_file.write(context, instance, volume)
+            undo.commit()
+    details = {"type": instance.type.value, "storage-pool": volume.pool.name}
+    source = url("/1.0/instances", instance.name, project=instance.project)
+    context.events.publish(Lifecycle("instance-created", source, instance.project, context=details))
+
+
+async def _check_expanded(context: Context, instance: Instance) -> dict[str, str | None]:
+    """Check what the profiles and the instance make together; returns the volatile keys that it needs."""
+    validation.check_config(instance.expanded_config, None)
+    try:
+        validation.check_devices(instance.expanded_devices, instance.type, expanded=True)
+        volatile = await attach.prepare(context, instance)
+    except CorralError as error:
+        raise type(error)(f"Failed creating instance record: Failed initialising instance: Invalid devices: {error}")
+    _, root = registry.find_root_disk(instance.expanded_devices)
+    if not root.get("pool"):
+        raise InvalidRequest("The instance's root device is missing the pool property")
+    if instance.is_container:
+        volatile.update((await start.plan_idmap(context, instance)).volatile)
+    return volatile
+
+
+async def _create_volume(context: Context, instance: Instance, image: SourceImage | None) -> Volume:
+    _, root = registry.find_root_disk(instance.expanded_devices)
+    kind = volumes.volume_type(instance.type)
+    config: Mapping[str, str] = {"size": root["size"]} if root.get("size") else {}
+    where = (root["pool"], instance.project, instance.name, kind)
+    if image is None:
+        return await volumes.volumes.create_empty(context, *where, config)
+    report(create_instance_from_image_unpack_progress="Unpack")
+    source = image_source.volume_source(context, image.fingerprint)
+    return await volumes.volumes.create_from_image(context, *where, source, config)
+
+
+def _prepare_directory(context: Context, instance: Instance, volume: Volume, empty: bool) -> None:
+    directory = volumes.volumes.path(context.member, volume)
+    if empty:
+        (directory / "rootfs").mkdir(mode=0o755, exist_ok=True)
+    os.chmod(directory, 0o100)
+    volumes.make_link(context.member, instance, directory)
+
+
+def _finish(tx: Tx, instance_id: int, volatile: Mapping[str, str | None], image: SourceImage | None) -> Instance:
+    values = dict(volatile)
+    if image is not None:
+        values["volatile.apply_template"] = "create"
+        image_source.mark_used(tx, image.id, format_time(utc_now()))
+    store.set_config(tx, instance_id, values)
+    return store.finish_instance(tx, instance_id)

@@ -1,0 +1,77 @@
+"""Instances in their wire form."""
+
+from corral import architectures
+from corral.api import instances as wire
+from corral.server.context import Context
+from corral.server.instances import running
+from corral.server.instances.model import Instance, Snapshot
+
+
+def instance(context: Context, one: Instance) -> wire.Instance:
+    """An instance with its present status."""
+    status = running.status(context, one)
+    return wire.Instance(
+        architecture=architectures.format_architecture(one.architecture),
+        config=one.config,
+        devices=one.devices,
+        ephemeral=one.ephemeral,
+        profiles=list(one.profiles),
+        stateful=one.stateful,
+        description=one.description,
+        created_at=one.created_at,
+        expanded_config=one.expanded_config,
+        expanded_devices=one.expanded_devices,
+        name=one.name,
+        status=status.text,
+        status_code=status.value,
+        last_used_at=one.last_used_at,
+        location=context.member.location,
+        type=one.type.value,
+        project=one.project,
+    )
+
+
+def full(
+    context: Context, one: Instance, state: wire.InstanceState, snapshots: list[Snapshot]
+) -> wire.InstanceFull:
+    """An instance with its state and snapshots."""
+    status = running.status(context, one)
+    return wire.InstanceFull(
+        architecture=architectures.format_architecture(one.architecture),
+        config=one.config,
+        devices=one.devices,
+        ephemeral=one.ephemeral,
+        profiles=list(one.profiles),
+        stateful=one.stateful,
+        description=one.description,
+        created_at=one.created_at,
+        expanded_config=one.expanded_config,
+        expanded_devices=one.expanded_devices,
+        name=one.name,
+        status=status.text,
+        status_code=status.value,
+        last_used_at=one.last_used_at,
+        location=context.member.location,
+        type=one.type.value,
+        project=one.project,
+        state=state,
+        snapshots=[snapshot(one, each) for each in snapshots] or None,
+    )
+
+
+def snapshot(parent: Instance, one: Snapshot) -> wire.InstanceSnapshot:
+    """A snapshot."""
+    return wire.InstanceSnapshot(
+        name=one.name,
+        created_at=one.created_at,
+        expires_at=one.expires_at,
+        last_used_at="0001-01-01T00:00:00Z",
+        architecture=architectures.format_architecture(parent.architecture),
+        config=one.config,
+        devices=one.devices,
+        ephemeral=parent.ephemeral,
+        expanded_config=one.config,
+        expanded_devices=one.devices,
+        profiles=list(parent.profiles),
+        stateful=one.stateful,
+    )
