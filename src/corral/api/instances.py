@@ -45,6 +45,17 @@ class InstancePut(msgspec.Struct, kw_only=True):
     description: str = ""
 
 
+class InstancePatch(msgspec.Struct, kw_only=True):
+    """A change of some of what may be edited; what is absent stays."""
+
+    architecture: str | msgspec.UnsetType | None = msgspec.UNSET
+    config: Config | msgspec.UnsetType | None = msgspec.UNSET
+    devices: Devices | msgspec.UnsetType | None = msgspec.UNSET
+    ephemeral: bool | msgspec.UnsetType | None = msgspec.UNSET
+    profiles: list[str] | msgspec.UnsetType | None = msgspec.UNSET
+    description: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
 class InstancesPost(InstancePut, kw_only=True):
     """A new instance."""
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from corral.errors import InvalidRequest
 from corral.server.context import Context
@@ -102,6 +102,19 @@ class Device(Protocol):
 
     async def remove(self, device: DeviceContext) -> None:
         """Forget what belongs to the device beyond a stop (address reservations)."""
+        ...
+
+
+@runtime_checkable
+class HotPluggable(Protocol):
+    """A device that can come and go while the instance runs."""
+
+    async def plug(self, device: DeviceContext) -> Mapping[str, str | None]:
+        """Put the device into the running instance; returns volatile values to remember."""
+        ...
+
+    async def unplug(self, device: DeviceContext) -> None:
+        """Take the device out of the running instance; does nothing where it is gone."""
         ...
 
 

@@ -24,6 +24,8 @@ from corral.server.devices.model import (
     check_mtu,
     check_networks,
 )
+from corral.server.host import pidfd
+from corral.server.host.netlink import Netlink
 from corral.server.host.threads import in_thread
 from corral.server.keys import BIT_RATE, BOOL, UNSIGNED
 from corral.server.networks import reservations
@@ -134,6 +136,20 @@ class BridgedNic:
     async def detach(self, device: DeviceContext) -> None:
         return
 
+    async def plug(self, device: DeviceContext) -> Mapping[str, str | None]:
+        attachment = await self.attach(device)
+        assert attachment.nic is not None
+        settings = dict(attachment.nic.settings)
+        await in_thread(_plug, settings, device.pid)
+        if attachment.after_start is not None:
+            await attachment.after_start()
+        return attachment.volatile
+
+    async def unplug(self, device: DeviceContext) -> None:
+        host_name = device.config.get("host_name") or device.volatile.get("host_name")
+        if host_name:
+            await in_thread(_unplug, host_name)
+
     async def remove(self, device: DeviceContext) -> None:
         try:
             network = await _find_network(device)
@@ -191,7 +207,7 @@ async def _reserve(device: DeviceContext, network: Network, mac: str) -> None:
         hwaddr=mac,
         ipv4=fixed("ipv4"),
         ipv6=fixed("ipv6"),
-        hostname=device.instance,
+        hostname=device.instance if device.project == "default" else f"{device.instance}.{device.project}",
     )
     await reservations.reserve(device.context, network, reservation)
 
@@ -202,3 +218,28 @@ def _tune_host_side(host_name: str, isolated: bool) -> None:
         Path(f"/proc/sys/net/ipv6/conf/{host_name}/disable_ipv6").write_text("1")
     if isolated:
         Path(f"/sys/class/net/{host_name}/brport/isolated").write_text("1")
+
+
+def _plug(settings: Mapping[str, str], pid: int) -> None:
+    """Make the pair, put one end on the bridge and the other, with its name, into the container."""
+    host_name, peer = settings["veth.pair"], f"veth{secrets.token_hex(4)}"
+    namespace = pidfd.open_pidfd(pid)
+    try:
+        with Netlink() as host:
+            host.create_veth(host_name, peer, peer_mac=settings["hwaddr"], mtu=int(settings.get("mtu", 0)))
+            try:
+                host.set_master(host_name, settings["link"])
+                host.set_up(host_name)
+                host.move_link(peer, pid=pid, new_name=settings["name"])
+                with Netlink(namespace) as inside:
+                    inside.set_up(settings["name"])
+            except BaseException:
+                host.ensure_link_deleted(host_name)
+                raise
+    finally:
+        os.close(namespace)
+
+
+def _unplug(host_name: str) -> None:
+    with Netlink() as host:
+        host.ensure_link_deleted(host_name)

@@ -1,0 +1,272 @@
+"""Changes instances: their own configuration, devices and profiles, and what follows from a changed profile."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from corral import architectures, units
+from corral.api.instances import InstancePut
+from corral.errors import CorralError, InvalidRequest, NotSupported
+from corral.server.context import Context
+from corral.server.db.database import Tx
+from corral.server.devices import registry
+from corral.server.devices.model import HotPluggable
+from corral.server.instances import (
+    attach,
+    backup_file,
+    busy,
+    expand,
+    idmaps,
+    live,
+    running,
+    start,
+    store,
+    validation,
+    volumes,
+)
+from corral.server.instances.model import Instance
+from corral.server.instances.store import Change
+from corral.server.rollback import Rollback
+
+log = logging.getLogger(__name__)
+
+
+async def update_instance(context: Context, project: str, name: str, body: InstancePut) -> None:
+    """Replace what can be edited of an instance; a running one takes over what can change live."""
+    if body.restore:
+        raise NotSupported("Snapshots cannot be restored by this server yet")
+    instance = await context.db.read(store.get_instance, project, name)
+    async with busy.claim(context, instance.id, "update"):
+        instance = await context.db.read(store.reload, instance.id)
+        change = _change(instance, body)
+        validation.check_config(change.config, instance.type)
+        validation.check_devices(change.devices, instance.type, expanded=False)
+        wanted = await context.db.read(_preview, instance, change)
+        await _apply(context, instance, wanted, change)
+    start.publish(context, instance, "instance-updated")
+
+
+def _change(instance: Instance, body: InstancePut) -> Change:
+    def without_empty(values: dict[str, str]) -> dict[str, str]:
+        return {key: value for key, value in values.items() if value != ""}
+
+    return Change(
+        architecture=architectures.parse_architecture(body.architecture) if body.architecture else instance.architecture,
+        description=body.description,
+        ephemeral=body.ephemeral,
+        config=without_empty(body.config or {}),
+        devices={name: without_empty(device) for name, device in (body.devices or {}).items()},
+        profiles=tuple(body.profiles or ()),
+    )
+
+
+def _preview(tx: Tx, instance: Instance, change: Change) -> Instance:
+    """The instance as it will be."""
+    profiles = store.get_profiles(tx, instance.project, change.profiles)
+    return Instance(
+        id=instance.id,
+        project=instance.project,
+        name=instance.name,
+        type=instance.type,
+        architecture=change.architecture,
+        ephemeral=change.ephemeral,
+        stateful=instance.stateful,
+        created_at=instance.created_at,
+        last_used_at=instance.last_used_at,
+        description=change.description,
+        pending=instance.pending,
+        config=dict(change.config),
+        devices={name: dict(device) for name, device in change.devices.items()},
+        profiles=tuple(change.profiles),
+        expanded_config=expand.expand_config(profiles, change.config),
+        expanded_devices=expand.expand_devices(profiles, change.devices),
+    )
+
+
+def check_change(old: Instance, new: Instance) -> None:
+    """Raise InvalidRequest where an instance cannot become so."""
+    changed = expand.changed_keys(old.expanded_config, new.expanded_config)
+    if any(key in idmaps.PROTECTED and key not in new.expanded_config for key in changed):
+        raise InvalidRequest("Volatile idmap keys can't be deleted by the user")
+    try:
+        validation.check_config(new.expanded_config, None)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"Invalid expanded config: {error}") from error
+    try:
+        validation.check_devices(new.expanded_devices, new.type, expanded=True)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"Invalid expanded devices: {error}") from error
+    _, before = registry.find_root_disk(old.expanded_devices)
+    _, after = registry.find_root_disk(new.expanded_devices)
+    if before.get("pool") != after.get("pool"):
+        raise InvalidRequest(f'Cannot update root disk device pool name to "{after.get("pool", "")}"')
+
+
+@dataclass(frozen=True, slots=True)
+class _DeviceChanges:
+    removed: list[str]
+    added: list[str]
+    updated: list[str]
+
+
+def _device_changes(old: Instance, new: Instance) -> _DeviceChanges:
+    """Which devices go, come and change in place; a change that is not live is a removal and an addition."""
+    removed, added, changed = expand.changed_devices(old.expanded_devices, new.expanded_devices)
+    updated = []
+    for name in changed:
+        before, after = old.expanded_devices[name], new.expanded_devices[name]
+        kind = registry.find(after)
+        live_only = kind is not None and kind is registry.find(before)
+        if live_only and kind is not None and set(expand.changed_keys(before, after)) <= kind.live_keys:
+            updated.append(name)
+        else:
+            removed.append(name)
+            added.append(name)
+    return _DeviceChanges(removed, added, updated)
+
+
+def _reset_volatile(old: Instance, new: Instance, changes: _DeviceChanges) -> dict[str, str | None]:
+    """The volatile keys that go with devices that go, or that their new config replaces."""
+    gone: dict[str, str | None] = {}
+    for name in changes.removed:
+        prefix = f"volatile.{name}."
+        after = new.expanded_devices.get(name, {})
+        same = after and registry.find(after) is registry.find(old.expanded_devices[name])
+        for key in old.config:
+            if key.startswith(prefix) and (not same or key.removeprefix(prefix) in after):
+                gone[key] = None
+    return gone
+
+
+async def _apply(context: Context, old: Instance, new: Instance, change: Change) -> None:
+    check_change(old, new)
+    changes = _device_changes(old, new)
+    config = dict(change.config)
+    for key in _reset_volatile(old, new, changes):
+        if config.get(key) == old.config.get(key):
+            config.pop(key, None)
+    if any(old.expanded_config.get(key) != new.expanded_config.get(key) for key in idmaps.KEYS):
+        config.update((await start.plan_idmap(context, new)).volatile)
+    async with Rollback() as undo:
+        config.update(await _apply_devices(context, old, new, changes, undo))
+        updated = await context.db.write(
+            store.update_instance,
+            old,
+            Change(change.architecture, change.description, change.ephemeral, config, change.devices, change.profiles),
+        )
+        undo.add(context.db.write, store.update_instance, updated, _change_of(old))
+        container = running.find(context, updated)
+        if container is not None:
+            changed = expand.changed_keys(old.expanded_config, updated.expanded_config)
+            undo.add(live.apply_config, context, old, container, changed)
+            await live.apply_config(context, updated, container, changed)
+        undo.commit()
+    await backup_file.write(context, updated)
+
+
+def _change_of(instance: Instance) -> Change:
+    return Change(
+        instance.architecture,
+        instance.description,
+        instance.ephemeral,
+        instance.config,
+        instance.devices,
+        instance.profiles,
+    )
+
+
+async def _apply_devices(
+    context: Context, old: Instance, new: Instance, changes: _DeviceChanges, undo: Rollback
+) -> dict[str, str]:
+    """Take devices out and in, in a running container at once; returns new volatile keys."""
+    container = running.find(context, old)
+    if container is not None:
+        for name in changes.removed:
+            await _unplug(context, old, name)
+    await attach.remove_all(context, old, changes.removed)
+    made = await attach.prepare(context, new, changes.added)
+    if container is not None:
+        for name in changes.added:
+            made.update(await _plug(context, new, name, made, undo))
+    for name in changes.updated:
+        kind = registry.get(new.expanded_devices[name])
+        surroundings = attach.device_context(context, new, name, new.expanded_devices[name], made)
+        await kind.update(surroundings, old.expanded_devices[name])
+    await _resize_root(context, old, new)
+    return {key: value for key, value in made.items() if value}
+
+
+async def _plug(
+    context: Context, new: Instance, name: str, made: dict[str, str | None], undo: Rollback
+) -> dict[str, str | None]:
+    config = new.expanded_devices[name]
+    kind = registry.get(config)
+    if not isinstance(kind, HotPluggable):
+        if config.get("type") == "none" or config.get("path") == "/":
+            return {}
+        raise NotSupported(
+            f'Device "{name}" cannot be added while the instance is running: stop it first (lxc stop {new.name})'
+        )
+    surroundings = attach.device_context(context, new, name, config, made)
+    values = await kind.plug(surroundings)
+    undo.add(kind.unplug, surroundings)
+    return {f"volatile.{name}.{key}": value for key, value in values.items()}
+
+
+async def _unplug(context: Context, old: Instance, name: str) -> None:
+    config = old.expanded_devices[name]
+    kind = registry.find(config)
+    if kind is None or config.get("type") == "none":
+        return
+    if not isinstance(kind, HotPluggable):
+        if config.get("path") == "/":
+            return
+        raise NotSupported(
+            f'Device "{name}" cannot be removed while the instance is running: stop it first (lxc stop {old.name})'
+        )
+    await kind.unplug(attach.device_context(context, old, name, config, {}))
+
+
+async def _resize_root(context: Context, old: Instance, new: Instance) -> None:
+    _, before = registry.find_root_disk(old.expanded_devices)
+    _, after = registry.find_root_disk(new.expanded_devices)
+    if before.get("size", "") != after.get("size", ""):
+        size = units.parse_size(after["size"]) if after.get("size") else None
+        await volumes.volumes.resize(context, await volumes.get(context, new), size)
+
+
+async def apply_profile(context: Context, project: str, profile: str, write: Callable[[Tx], None]) -> None:
+    """Change a profile by `write`, unless an instance that uses it could not live with it, and bring those along.
+
+    Raises InvalidRequest that names the instances that failed to follow; the profile is changed then all the same.
+    """
+
+    def change(tx: Tx) -> list[tuple[Instance, Instance]]:
+        before = store.list_by_profile(tx, project, profile)
+        write(tx)
+        after = {one.id: one for one in store.list_by_profile(tx, project, profile)}
+        for old in before:
+            check_change(old, after[old.id])
+        return [(old, after[old.id]) for old in before]
+
+    pairs = await context.db.write(change)
+    results = await asyncio.gather(*(_follow(context, old, new) for old, new in pairs))
+    failures = [
+        f" - Project: {old.project}, Instance: {old.name}: {error}"
+        for (old, _), error in zip(pairs, results, strict=True)
+        if error is not None
+    ]
+    if failures:
+        raise InvalidRequest(
+            "The following instances failed to update (profile change still saved):\n" + "\n".join(failures)
+        )
+
+
+async def _follow(context: Context, old: Instance, new: Instance) -> CorralError | None:
+    try:
+        async with busy.claim(context, new.id, "update"):
+            await _apply(context, old, new, _change_of(new))
+    except CorralError as error:
+        return error
+    return None

@@ -1,0 +1,180 @@
+"""/1.0/instances (and, by the dispatcher, /1.0/containers and /1.0/virtual-machines)."""
+
+import msgspec
+
+from corral.api import instances as wire
+from corral.api.instances import InstancePatch, InstancePost, InstancePut, InstancesPost, InstancesPut
+from corral.api.urls import url
+from corral.errors import InvalidRequest, NotFound, NotSupported
+from corral.server.instances import (
+    bulk,
+    create,
+    delete,
+    names,
+    rename,
+    render,
+    running,
+    state,
+    store,
+    update,
+)
+from corral.server.instances.model import Instance, InstanceType
+from corral.server.operations.model import Operation
+from corral.server.rest.request import Request
+from corral.server.rest.responses import Listing
+from corral.server.rest.routing import Routes
+
+routes = Routes("/1.0/instances")
+
+_KINDS = {"/1.0/containers": InstanceType.CONTAINER, "/1.0/virtual-machines": InstanceType.VIRTUAL_MACHINE}
+
+
+def kind_of(request: Request) -> InstanceType | None:
+    """The kind of instance that the path of the request speaks of; None for either."""
+    return _KINDS.get(request.base)
+
+
+async def load(request: Request, name: str) -> Instance:
+    """The instance of a request's path, or NotFound; one of the other kind is not found either."""
+    if "/" in name:
+        raise InvalidRequest("Invalid instance name")
+    instance = await request.db.read(store.get_instance, request.project, name)
+    if kind_of(request) not in (None, instance.type):
+        raise NotFound("Instance not found")
+    return instance
+
+
+def resources(request: Request, *instance_names: str, container: bool = False) -> dict[str, list[str]]:
+    """The things that an operation on instances works on."""
+    found = {"instances": [url("/1.0/instances", name, project=request.project) for name in instance_names]}
+    if container:
+        found["containers"] = [url("/1.0/containers", name, project=request.project) for name in instance_names]
+    return found
+
+
+@routes.get("")
+async def list_instances(request: Request) -> Listing[wire.Instance]:
+    """List the instances."""
+    project = None if request.all_projects else request.project
+    found = await request.db.read(store.list_instances, project, kind_of(request))
+    items: list[wire.Instance]
+    if request.recursion < 2:
+        items = [render.instance(request.context, one) for one in found]
+    else:
+        items = list(await _full(request, found))
+    return Listing(items, lambda one: url(request.base, one.name, project=one.project))
+
+
+async def _full(request: Request, found: list[Instance]) -> list[wire.InstanceFull]:
+    ids = [one.id for one in found]
+    snapshots = await request.db.read(store.list_snapshots, ids)
+    states = await state.get_states(request.context, found)
+    return [render.full(request.context, one, states[one.id], snapshots.get(one.id, [])) for one in found]
+
+
+@routes.post("")
+async def create_instance(request: Request, body: InstancesPost) -> Operation:
+    """Create an instance."""
+    if request.query.get("target"):
+        raise InvalidRequest("Target only allowed when clustered")
+    kind = kind_of(request)
+    if not body.type and kind is not None:
+        body.type = kind.value
+    plan = await create.plan_instance(request.context, request.project, body)
+    container = plan.new.type is InstanceType.CONTAINER
+    return request.start_on(
+        resources(request, plan.new.name, container=container), "Creating instance", create.create_instance, plan
+    )
+
+
+@routes.put("")
+async def change_states(request: Request, body: InstancesPut) -> Operation:
+    """Change the state of all instances of the project."""
+    if body.state is None:
+        raise InvalidRequest("Missing the field state")
+    description = bulk.describe(body.state.action)
+    concerned = await bulk.concerned(request.context, request.project, body.state.action)
+    return request.start_on(
+        resources(request, *(one.name for one in concerned)), description, bulk.change_states, concerned, body.state
+    )
+
+
+@routes.get("/{name}", put=InstancePut)
+async def get_instance(request: Request, name: str) -> wire.Instance:
+    """Get an instance; with recursion also its state and snapshots."""
+    instance = await load(request, name)
+    if request.recursion and request.raw.method == "GET":
+        return (await _full(request, [instance]))[0]
+    return render.instance(request.context, instance)
+
+
+@routes.put("/{name}")
+async def update_instance(request: Request, name: str, body: InstancePut) -> Operation:
+    """Replace the configuration of an instance."""
+    instance = await load(request, name)
+    description = "Restoring snapshot" if body.restore else "Updating instance"
+    return request.start_on(
+        resources(request, name, container=instance.is_container),
+        description,
+        update.update_instance,
+        request.project,
+        name,
+        body,
+    )
+
+
+@routes.patch("/{name}")
+async def patch_instance(request: Request, name: str, body: InstancePatch) -> None:
+    """Change some of the configuration of an instance."""
+    instance = await load(request, name)
+    await update.update_instance(request.context, request.project, name, merge(instance, body))
+
+
+def merge(instance: Instance, patch: InstancePatch) -> InstancePut:
+    """The whole configuration that a partial one asks for; keys and devices that are not named stay."""
+
+    def given(value: object) -> bool:
+        return value is not msgspec.UNSET and value is not None
+
+    return InstancePut(
+        architecture=patch.architecture or "",
+        config={**instance.config, **(patch.config or {})},
+        devices={**instance.devices, **(patch.devices or {})},
+        ephemeral=bool(patch.ephemeral) if given(patch.ephemeral) else instance.ephemeral,
+        profiles=patch.profiles or [] if isinstance(patch.profiles, list) else list(instance.profiles),
+        description=patch.description if isinstance(patch.description, str) else instance.description,
+    )
+
+
+@routes.post("/{name}")
+async def rename_instance(request: Request, name: str, body: InstancePost) -> Operation:
+    """Rename an instance."""
+    instance = await load(request, name)
+    if body.migration or body.pool or body.project or request.query.get("target"):
+        raise NotSupported("Instances cannot be moved to another server, pool or project by this server yet")
+    if not body.name:
+        raise InvalidRequest("Missing the new name")
+    names.check_name(body.name)
+    return request.start_on(
+        resources(request, name, container=instance.is_container),
+        "Renaming instance",
+        rename.rename_instance,
+        request.project,
+        name,
+        body.name,
+    )
+
+
+@routes.delete("/{name}")
+async def delete_instance(request: Request, name: str) -> Operation:
+    """Delete a stopped instance."""
+    instance = await load(request, name)
+    if running.find(request.context, instance) is not None:
+        raise InvalidRequest("Instance is running")
+    return request.start_on(
+        resources(request, name, container=instance.is_container),
+        "Deleting instance",
+        delete.delete_instance,
+        request.project,
+        name,
+    )
