@@ -25,6 +25,7 @@ from corral.server.db.database import Database, LocalDatabase
 from corral.server.events.bus import Events
 from corral.server.host import systemd
 from corral.server.host.threads import in_thread
+from corral.server.instances import boot as instances
 from corral.server.lifetime import Lifetime
 from corral.server.locks import Locks
 from corral.server.networks import startup as networks
@@ -46,10 +47,16 @@ OPERATIONS_GRACE_S = 5.0
 
 Step = Callable[[Context], Awaitable[None]]
 
-START_STEPS: tuple[Step, ...] = (pools.mount_all, networks.start_networks)
+START_STEPS: tuple[Step, ...] = (
+    instances.add_parts,
+    pools.mount_all,
+    networks.start_networks,
+    instances.adopt,
+    instances.autostart,
+)
 """What happens between the opening of the database and the first request, in this order."""
 
-STOP_INSTANCES_STEPS: tuple[Step, ...] = (networks.stop_networks, pools.unmount_all)
+STOP_INSTANCES_STEPS: tuple[Step, ...] = (instances.stop_all, networks.stop_networks, pools.unmount_all)
 """What happens when the host goes down, in this order."""
 
 

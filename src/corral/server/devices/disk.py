@@ -22,9 +22,17 @@ def _propagation(text: str) -> None:
 _CHECKS = {
     **dict.fromkeys(("required", "optional", "readonly", "recursive", "shift"), BOOL.parse),
     **dict.fromkeys(
-        (
-            "source path pool limits.read limits.write limits.max raw.mount.options ceph.cluster_name ceph.user_name"
-        ).split(),
+        [
+            "source",
+            "path",
+            "pool",
+            "limits.read",
+            "limits.write",
+            "limits.max",
+            "raw.mount.options",
+            "ceph.cluster_name",
+            "ceph.user_name",
+        ],
         anything,
     ),
     "size": SIZE.parse,

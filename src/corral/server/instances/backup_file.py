@@ -9,8 +9,9 @@ import yaml
 
 from corral.server.context import Context
 from corral.server.host.threads import in_thread
-from corral.server.instances import render, store, volumes
+from corral.server.instances import render, root_volume, store
 from corral.server.instances.model import Instance
+from corral.server.storage import volumes
 from corral.server.storage.model import Volume
 
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -18,16 +19,14 @@ _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 async def write(context: Context, instance: Instance, volume: Volume | None = None) -> None:
     """Write the file anew. Where the volume is gone there is nothing to do."""
-    found = volume or await volumes.find(context, instance)
+    found = volume or await root_volume.find(context, instance)
     if found is None:
         return
     snapshots = await context.db.read(store.list_snapshots, [instance.id])
     wire = render.instance(context, instance)
     document = {
         "container": msgspec.to_builtins(wire),
-        "snapshots": [
-            msgspec.to_builtins(render.snapshot(instance, one)) for one in snapshots.get(instance.id, [])
-        ],
+        "snapshots": [msgspec.to_builtins(render.snapshot(instance, one)) for one in snapshots.get(instance.id, [])],
         "pool": {
             "name": found.pool.name,
             "driver": found.pool.driver,
@@ -45,7 +44,7 @@ async def write(context: Context, instance: Instance, volume: Volume | None = No
             "config": dict(found.config),
         },
     }
-    await in_thread(_write, volumes.volumes.path(context.member, found) / "backup.yaml", document)
+    await in_thread(_write, volumes.path(context.member, found) / "backup.yaml", document)
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ def _host_ids() -> HostIds:
 
 
 async def adopt(context: Context) -> None:
-    """Take over the containers that run, finish or undo what was cut short, and deal with those that ended meanwhile."""
+    """Take over the containers that run, finish or undo what was cut short, deal with those that ended meanwhile."""
     instances = await context.db.read(store.list_instances)
     by_name = {one.storage_name: one for one in instances if one.is_container}
     lxcpath = containers_dir(context.member)
@@ -67,9 +67,7 @@ async def adopt(context: Context) -> None:
 
 async def _adopt(context: Context, instance: Instance) -> None:
     try:
-        container = await in_thread(
-            runtime.connect, instance.id, containers_dir(context.member), instance.storage_name
-        )
+        container = await in_thread(runtime.connect, instance.id, containers_dir(context.member), instance.storage_name)
     except OSError:
         log.warning("Container %s ended while it was taken over", instance.storage_name)
         return

@@ -1,4 +1,4 @@
-"""Spreads containers with a number of CPUs as limit over the host's CPUs, anew whenever one starts, stops or changes."""
+"""Spreads containers whose limit is a number of CPUs over the host's: anew when one starts, stops or changes."""
 
 import logging
 

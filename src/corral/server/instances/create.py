@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from corral import architectures
 from corral.api.instances import InstancesPost
 from corral.api.urls import url
-from corral.errors import CorralError, InvalidRequest, NotSupported
+from corral.errors import InvalidRequest, NotFound, NotSupported
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.devices import registry
@@ -19,19 +19,19 @@ from corral.server.instances import (
     backup_file,
     busy,
     delete,
-    idmaps,
     image_source,
     names,
+    root_volume,
     start,
     store,
     validation,
-    volumes,
 )
 from corral.server.instances.image_source import SourceImage
 from corral.server.instances.model import Instance, InstanceType
 from corral.server.instances.store import NewInstance
 from corral.server.operations.model import report
 from corral.server.rollback import Rollback
+from corral.server.storage import volumes
 from corral.server.storage.model import Volume
 
 
@@ -48,7 +48,9 @@ async def plan_instance(context: Context, project: str, body: InstancesPost) -> 
     if body.stateful:
         raise NotSupported("Stateful instances cannot be made on this server")
     if body.instance_type:
-        raise NotSupported(f"Instance types are not supported by this server yet ({body.instance_type!r} was asked for)")
+        raise NotSupported(
+            f"Instance types are not supported by this server yet ({body.instance_type!r} was asked for)"
+        )
     return await context.db.read(_plan, project, body)
 
 
@@ -98,10 +100,8 @@ def _resolve_source(tx: Tx, project: str, body: InstancesPost) -> SourceImage | 
 
 def _architecture(name: str, image: SourceImage | None) -> int:
     local = architectures.local_architectures()
-    if image is not None:
-        number = image.architecture
-    else:
-        number = architectures.parse_architecture(name) if name else local[0]
+    asked = architectures.parse_architecture(name) if name else local[0]
+    number = image.architecture if image is not None else asked
     if number not in local:
         raise InvalidRequest("Requested architecture isn't supported by this host")
     return number
@@ -133,7 +133,7 @@ async def create_instance(context: Context, plan: Plan) -> None:
             volatile = await _check_expanded(context, instance)
             undo.add(in_thread, delete.remove_files, context, instance)
             volume = await _create_volume(context, instance, plan.image)
-            undo.add(volumes.volumes.delete, context, volume)
+            undo.add(volumes.delete, context, volume)
             await in_thread(_prepare_directory, context, instance, volume, plan.image is None)
             undo.add(attach.remove_all, context, instance)
             instance = await context.db.write(_finish, instance_id, volatile, plan.image)
@@ -150,8 +150,9 @@ async def _check_expanded(context: Context, instance: Instance) -> dict[str, str
     try:
         validation.check_devices(instance.expanded_devices, instance.type, expanded=True)
         volatile = await attach.prepare(context, instance)
-    except CorralError as error:
-        raise type(error)(f"Failed creating instance record: Failed initialising instance: Invalid devices: {error}")
+    except (InvalidRequest, NotFound) as error:
+        text = f"Failed creating instance record: Failed initialising instance: Invalid devices: {error}"
+        raise type(error)(text) from error
     _, root = registry.find_root_disk(instance.expanded_devices)
     if not root.get("pool"):
         raise InvalidRequest("The instance's root device is missing the pool property")
@@ -162,22 +163,22 @@ async def _check_expanded(context: Context, instance: Instance) -> dict[str, str
 
 async def _create_volume(context: Context, instance: Instance, image: SourceImage | None) -> Volume:
     _, root = registry.find_root_disk(instance.expanded_devices)
-    kind = volumes.volume_type(instance.type)
+    kind = root_volume.volume_type(instance.type)
     config: Mapping[str, str] = {"size": root["size"]} if root.get("size") else {}
     where = (root["pool"], instance.project, instance.name, kind)
     if image is None:
-        return await volumes.volumes.create_empty(context, *where, config)
+        return await volumes.create_empty(context, *where, config)
     report(create_instance_from_image_unpack_progress="Unpack")
     source = image_source.volume_source(context, image.fingerprint)
-    return await volumes.volumes.create_from_image(context, *where, source, config)
+    return await volumes.create_from_image(context, *where, source, config)
 
 
 def _prepare_directory(context: Context, instance: Instance, volume: Volume, empty: bool) -> None:
-    directory = volumes.volumes.path(context.member, volume)
+    directory = volumes.path(context.member, volume)
     if empty:
         (directory / "rootfs").mkdir(mode=0o755, exist_ok=True)
     os.chmod(directory, 0o100)
-    volumes.make_link(context.member, instance, directory)
+    root_volume.make_link(context.member, instance, directory)
 
 
 def _finish(tx: Tx, instance_id: int, volatile: Mapping[str, str | None], image: SourceImage | None) -> Instance:

@@ -7,9 +7,10 @@ from pathlib import Path
 from corral.errors import InvalidRequest, NotFound
 from corral.server.context import Context
 from corral.server.host.threads import in_thread
-from corral.server.instances import attach, busy, running, start, store, volumes
+from corral.server.instances import attach, busy, root_volume, running, start, store
 from corral.server.instances.model import Instance, devices_dir, is_true, log_dir, seccomp_path, target_path
 from corral.server.rollback import finish
+from corral.server.storage import volumes
 
 
 async def delete_instance(context: Context, project: str, name: str) -> None:
@@ -47,10 +48,10 @@ async def _remove(context: Context, instance: Instance) -> None:
 
 async def wipe(context: Context, instance: Instance) -> None:
     """Remove the volume, the devices' traces, the files and at last the row. Repeatable."""
-    volume = await volumes.find(context, instance)
+    volume = await root_volume.find(context, instance)
     if volume is not None:
-        await volumes.volumes.unmount(context, volume)
-        await volumes.volumes.delete(context, volume)
+        await volumes.unmount(context, volume)
+        await volumes.delete(context, volume)
     await attach.remove_all(context, instance)
     await in_thread(remove_files, context, instance)
     await context.db.write(store.delete_instance, instance.id)
@@ -59,7 +60,7 @@ async def wipe(context: Context, instance: Instance) -> None:
 def remove_files(context: Context, instance: Instance) -> None:
     """Remove the link, logs and directories of an instance."""
     member = context.member
-    volumes.remove_link(member, instance)
+    root_volume.remove_link(member, instance)
     for path in (seccomp_path(member, instance), target_path(member, instance)):
         path.unlink(missing_ok=True)
     _remove_tree(log_dir(member, instance))

@@ -6,11 +6,12 @@ from corral.errors import CorralError
 from corral.server.background import Background
 from corral.server.context import Context
 from corral.server.host.threads import in_thread
-from corral.server.instances import attach, busy, cpus, delete, start, store, volumes
+from corral.server.instances import attach, busy, cpus, delete, root_volume, start, store
 from corral.server.instances.container import runtime
 from corral.server.instances.model import Instance, seccomp_path, target_path
 from corral.server.instances.running import Running, RunningContainer
 from corral.server.rollback import finish
+from corral.server.storage import volumes
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +30,10 @@ async def _clean_up(context: Context, instance: Instance, container: RunningCont
     context.parts[Running].discard(container)
     target = await in_thread(runtime.read_target, target_path(member, instance))
     forgotten = await attach.detach_all(context, instance)
-    volume = await volumes.find(context, instance)
+    volume = await root_volume.find(context, instance)
     if volume is not None:
-        await volumes.clear_owner(volumes.volumes.path(member, volume))
-        await volumes.volumes.unmount(context, volume)
+        await root_volume.clear_owner(volumes.path(member, volume))
+        await volumes.unmount(context, volume)
     seccomp_path(member, instance).unlink(missing_ok=True)
     values = {**forgotten, "volatile.last_state.power": "STOPPED"}
     await context.db.write(store.set_config, instance.id, values)

@@ -75,7 +75,9 @@ def _by_fingerprint(tx: Tx, project: str, prefix: str) -> list[int]:
 
 
 def _by_alias(tx: Tx, project: str, alias: str) -> list[int]:
-    sql = "SELECT a.image_id FROM images_aliases a JOIN projects p ON p.id = a.project_id WHERE p.name = ? AND a.name = ?"
+    sql = (
+        "SELECT a.image_id FROM images_aliases a JOIN projects p ON p.id = a.project_id WHERE p.name = ? AND a.name = ?"
+    )
     return [row[0] for row in tx.rows(sql, project, alias)]
 
 

@@ -278,10 +278,22 @@ _VOLATILE = KeyTable(
 
 KEYS = _GENERAL + _LIMITS + _CONTAINER_KEYS + _VM_KEYS + _VOLATILE
 
-_VOLATILE_SUFFIXES = (
-    ".hwaddr .name .host_name .mtu .created .id .vlan .spoofcheck .last_state.vf.parent .apply_quota .ceph_rbd .driver "
-    ".uuid .last_state.ip_addresses"
-).split()
+_VOLATILE_SUFFIXES = [
+    ".hwaddr",
+    ".name",
+    ".host_name",
+    ".mtu",
+    ".created",
+    ".id",
+    ".vlan",
+    ".spoofcheck",
+    ".last_state.vf.parent",
+    ".apply_quota",
+    ".ceph_rbd",
+    ".driver",
+    ".uuid",
+    ".last_state.ip_addresses",
+]
 
 
 def is_device_volatile(name: str) -> bool:

@@ -13,7 +13,9 @@ from corral.server.instances.running import RunningContainer
 from corral.server.instances.spec import HostFacts, compose_limits
 
 
-async def apply_config(context: Context, instance: Instance, container: RunningContainer, changed: Iterable[str]) -> None:
+async def apply_config(
+    context: Context, instance: Instance, container: RunningContainer, changed: Iterable[str]
+) -> None:
     """Bring the limits of a running container to its new config; InvalidRequest where the kernel refuses one."""
     keys = [key for key in changed if key.startswith("limits.") and not key.startswith("limits.kernel.")]
     if not keys:

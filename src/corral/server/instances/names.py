@@ -6,28 +6,27 @@ from collections.abc import Collection
 
 from corral.errors import InternalError, InvalidRequest
 
-_ADJECTIVES = (
-    "able agile alert amber ample apt brave breezy bright brisk calm candid careful cheery civil clever cosy crisp "
-    "curious daring deft direct eager early earnest easy equal fair famous fancy fast fine firm fond free fresh "
-    "gentle glad golden grand great green handy happy hardy hearty honest humble ideal jolly joyful just keen kind "
-    "large lasting light lively loyal lucky mellow merry mighty modest neat nimble noble novel open patient plain "
-    "polite prime proper proud quick quiet rapid rare ready regal rich robust rosy safe serene sharp silent simple "
-    "smart smooth sober solid sound stable steady strong sunny sure swift tender tidy topical true trusty upbeat "
-    "usable valid vast vital vivid warm wary wealthy willing wise witty worthy young zesty"
-).split()
-_ANIMALS = (
-    "adder alpaca ant ape asp badger bass bat bear beaver bee beetle bison boar bobcat buck buffalo bull camel "
-    "caribou cat chamois cheetah chough cicada clam cobra cod colt condor cougar cow coyote crab crane cricket crow "
-    "deer dingo dodo dog dolphin donkey dove duck eagle eel egret eland elk emu ermine falcon ferret finch firefly "
-    "fish flea fly foal fox frog gannet gazelle gecko gibbon giraffe gnat gnu goat goose gorilla grouse grub gull "
-    "hare hawk hen heron hippo hornet horse hound hyena ibex ibis impala jackal jaguar jay kid kite kiwi koala "
-    "lamb lark lemming lemur leopard lion lizard llama lobster locust loon lynx macaque magpie mallard marlin "
-    "marmot marten mink mite mole monitor moose moth mouse mule newt ocelot octopus okapi orca osprey otter owl ox "
-    "oyster panda parrot pelican perch pig pigeon pony puma quail rabbit racoon ram rat raven robin rook salmon "
-    "seal shad shark sheep shrew shrimp skunk sloth slug snail snake sole sparrow spider squid stag stoat stork "
-    "swan swift tapir tern tiger toad trout tuna turtle viper vole walrus wasp weasel whale wolf wombat worm wren "
-    "yak zebra"
-).split()
+_ADJECTIVES = """
+    able agile alert amber ample apt brave breezy bright brisk calm candid careful cheery civil clever cosy crisp
+    curious daring deft direct eager early earnest easy equal fair famous fancy fast fine firm fond free fresh
+    gentle glad golden grand great green handy happy hardy hearty honest humble ideal jolly joyful just keen kind
+    large lasting light lively loyal lucky mellow merry mighty modest neat nimble noble novel open patient plain
+    polite prime proper proud quick quiet rapid rare ready regal rich robust rosy safe serene sharp silent simple
+    smart smooth sober solid sound stable steady strong sunny sure swift tender tidy topical true trusty upbeat
+    usable valid vast vital vivid warm wary wealthy willing wise witty worthy young zesty
+"""
+_ANIMALS = """
+    adder alpaca ant ape asp badger bass bat bear beaver bee beetle bison boar bobcat buck buffalo bull camel
+    caribou cat chamois cheetah chough cicada clam cobra cod colt condor cougar cow coyote crab crane cricket crow
+    deer dingo dodo dog dolphin donkey dove duck eagle eel egret eland elk emu ermine falcon ferret finch firefly
+    fish flea fly foal fox frog gannet gazelle gecko gibbon giraffe gnat gnu goat goose gorilla grouse grub gull
+    hare hawk hen heron hippo hornet horse hound hyena ibex ibis impala jackal jaguar jay kid kite kiwi koala lamb
+    lark lemming lemur leopard lion lizard llama lobster locust loon lynx macaque magpie mallard marlin marmot
+    marten mink mite mole monitor moose moth mouse mule newt ocelot octopus okapi orca osprey otter owl ox oyster
+    panda parrot pelican perch pig pigeon pony puma quail rabbit racoon ram rat raven robin rook salmon seal shad
+    shark sheep shrew shrimp skunk sloth slug snail snake sole sparrow spider squid stag stoat stork swan swift
+    tapir tern tiger toad trout tuna turtle viper vole walrus wasp weasel whale wolf wombat worm wren yak zebra
+"""
 _TRIES = 100
 
 
@@ -53,8 +52,9 @@ def check_name(name: str) -> None:
 def generate_name(taken: Collection[str], choice: random.Random | None = None) -> str:
     """A name of two words that is not taken."""
     source = choice or random.SystemRandom()
+    adjectives, animals = _ADJECTIVES.split(), _ANIMALS.split()
     for _ in range(_TRIES):
-        name = f"{source.choice(_ADJECTIVES)}-{source.choice(_ANIMALS)}"
+        name = f"{source.choice(adjectives)}-{source.choice(animals)}"
         if name not in taken:
             return name
     raise InternalError(f"Couldn't generate a new unique name after {_TRIES} tries")

@@ -10,10 +10,11 @@ from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle
 from corral.server.host.threads import in_thread
-from corral.server.instances import attach, backup_file, busy, names, running, store, volumes
+from corral.server.instances import attach, backup_file, busy, names, root_volume, running, store
 from corral.server.instances.model import Instance, log_dir
 from corral.server.rollback import finish
 from corral.server.storage import store as storage
+from corral.server.storage import volumes
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +37,10 @@ async def rename_instance(context: Context, project: str, name: str, new_name: s
 
 async def _rename(context: Context, instance: Instance, new_name: str) -> Instance:
     await context.db.write(_begin, instance, new_name)
-    volume = await volumes.find(context, instance)
+    volume = await root_volume.find(context, instance)
     try:
         if volume is not None:
-            await volumes.volumes.rename(context, volume, new_name)
+            await volumes.rename(context, volume, new_name)
     except BaseException:
         await context.db.write(store.mark_pending, instance.id, "")
         raise
@@ -72,29 +73,29 @@ async def _finish(context: Context, instance: Instance, new_name: str) -> Instan
 
 
 def _move_files(context: Context, old: Instance, new: Instance) -> None:
-    volumes.remove_link(context.member, old)
+    root_volume.remove_link(context.member, old)
     with contextlib.suppress(FileNotFoundError):
         log_dir(context.member, old).rename(log_dir(context.member, new))
 
 
 async def relink(context: Context, instance: Instance) -> None:
     """Make the link of an instance anew."""
-    volume = await volumes.find(context, instance)
+    volume = await root_volume.find(context, instance)
     if volume is not None:
-        directory = volumes.volumes.path(context.member, volume)
-        await in_thread(volumes.make_link, context.member, instance, directory)
+        directory = volumes.path(context.member, volume)
+        await in_thread(root_volume.make_link, context.member, instance, directory)
 
 
 async def resume(context: Context, instance: Instance) -> None:
     """Finish or undo a rename that the daemon's death cut short."""
     new_name = instance.pending.removeprefix(PENDING)
-    kind = volumes.volume_type(instance.type)
+    kind = root_volume.volume_type(instance.type)
     moved = await context.db.read(storage.find_instance_volume, instance.project, new_name, kind)
     if moved is None:
         await context.db.write(store.mark_pending, instance.id, "")
         return
-    directory = volumes.volumes.path(context.member, moved)
-    former = volumes.volumes.path(context.member, replace(moved, name=instance.name))
+    directory = volumes.path(context.member, moved)
+    former = volumes.path(context.member, replace(moved, name=instance.name))
     if not directory.exists() and former.exists():
         await in_thread(former.rename, directory)
     await _finish(context, instance, new_name)

@@ -31,9 +31,7 @@ def instance(context: Context, one: Instance) -> wire.Instance:
     )
 
 
-def full(
-    context: Context, one: Instance, state: wire.InstanceState, snapshots: list[Snapshot]
-) -> wire.InstanceFull:
+def full(context: Context, one: Instance, state: wire.InstanceState, snapshots: list[Snapshot]) -> wire.InstanceFull:
     """An instance with its state and snapshots."""
     status = running.status(context, one)
     return wire.InstanceFull(

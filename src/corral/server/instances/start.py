@@ -14,7 +14,7 @@ from corral.server.events.model import Lifecycle, format_time, utc_now
 from corral.server.host import command, idmap, mount
 from corral.server.host.idmap import IdMap
 from corral.server.host.threads import in_thread
-from corral.server.instances import attach, busy, cpus, facts, idmaps, running, seccomp, store, templates, volumes
+from corral.server.instances import attach, busy, cpus, facts, idmaps, root_volume, running, seccomp, store, templates
 from corral.server.instances.attach import Attached
 from corral.server.instances.container import runtime
 from corral.server.instances.container.lxc_config import lxc_config
@@ -28,9 +28,10 @@ from corral.server.instances.model import (
     target_path,
 )
 from corral.server.instances.running import Running, RunningContainer
-from corral.server.instances.spec import HostFacts, Paths, compose
+from corral.server.instances.spec import HostFacts, InstanceSpec, Paths, compose
 from corral.server.operations.model import report
 from corral.server.rollback import Rollback
+from corral.server.storage import volumes
 
 log = logging.getLogger(__name__)
 
@@ -109,10 +110,10 @@ async def _check(state: _Start) -> None:
 
 
 async def _mount(state: _Start, undo: Rollback) -> None:
-    volume = await volumes.get(state.context, state.instance)
-    state.directory = await volumes.volumes.mount(state.context, volume)
-    undo.add(volumes.volumes.unmount, state.context, volume)
-    await in_thread(volumes.make_link, state.context.member, state.instance, state.directory)
+    volume = await root_volume.get(state.context, state.instance)
+    state.directory = await volumes.mount(state.context, volume)
+    undo.add(volumes.unmount, state.context, volume)
+    await in_thread(root_volume.make_link, state.context.member, state.instance, state.directory)
 
 
 async def _map_ids(state: _Start) -> None:
@@ -209,7 +210,7 @@ async def _spawn(state: _Start, undo: Rollback) -> None:
     spec = compose(instance, host, paths, (state.idmap, state.idmapped_root), (nics, mounts), level)
     undo.add(in_thread, _remove_files, paths)
     await in_thread(_write, state, spec, host, policy)
-    undo.add(volumes.clear_owner, state.directory)
+    undo.add(root_volume.clear_owner, state.directory)
     undo.add(runtime.destroy, containers_dir(member), instance.storage_name)
     state.container = await runtime.launch(instance.id, spec, containers_dir(member))
     # From here on its end is noticed; undone, it is forgotten before it is killed.
@@ -217,9 +218,9 @@ async def _spawn(state: _Start, undo: Rollback) -> None:
     undo.add(context.parts[Running].discard, state.container)
 
 
-def _write(state: _Start, spec: "runtime.InstanceSpec", host: HostFacts, policy: str | None) -> None:
+def _write(state: _Start, spec: InstanceSpec, host: HostFacts, policy: str | None) -> None:
     runtime.write_files(spec, lxc_config(spec, host), policy)
-    volumes.set_owner(state.directory, state.idmap)
+    root_volume.set_owner(state.directory, state.idmap)
 
 
 def _remove_files(paths: Paths) -> None:

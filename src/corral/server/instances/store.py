@@ -296,7 +296,9 @@ def _instances(tx: Tx, where: str, *values: Value) -> list[Instance]:
     devices = rows.read_devices(tx, "instance", picked)
     profile_ids = _profiles_of(tx, picked)
     profiles = _profiles(tx, None if many else {one for ids_of in profile_ids.values() for one in ids_of})
-    return [_instance(row, configs, devices, [profiles[one] for one in profile_ids.get(row["id"], ())]) for row in found]
+    return [
+        _instance(row, configs, devices, [profiles[one] for one in profile_ids.get(row["id"], ())]) for row in found
+    ]
 
 
 def _instance(

@@ -19,15 +19,16 @@ from corral.server.instances import (
     expand,
     idmaps,
     live,
+    root_volume,
     running,
     start,
     store,
     validation,
-    volumes,
 )
 from corral.server.instances.model import Instance
 from corral.server.instances.store import Change
 from corral.server.rollback import Rollback
+from corral.server.storage import volumes
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,9 @@ def _change(instance: Instance, body: InstancePut) -> Change:
         return {key: value for key, value in values.items() if value != ""}
 
     return Change(
-        architecture=architectures.parse_architecture(body.architecture) if body.architecture else instance.architecture,
+        architecture=architectures.parse_architecture(body.architecture)
+        if body.architecture
+        else instance.architecture,
         description=body.description,
         ephemeral=body.ephemeral,
         config=without_empty(body.config or {}),
@@ -233,7 +236,7 @@ async def _resize_root(context: Context, old: Instance, new: Instance) -> None:
     _, after = registry.find_root_disk(new.expanded_devices)
     if before.get("size", "") != after.get("size", ""):
         size = units.parse_size(after["size"]) if after.get("size") else None
-        await volumes.volumes.resize(context, await volumes.get(context, new), size)
+        await volumes.resize(context, await root_volume.get(context, new), size)
 
 
 async def apply_profile(context: Context, project: str, profile: str, write: Callable[[Tx], None]) -> None:

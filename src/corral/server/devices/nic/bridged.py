@@ -58,10 +58,20 @@ _CHECKS: dict[str, Check] = {
     "boot.priority": UNSIGNED.parse,
     "vlan": anything,
 }
-_UNSUPPORTED = (
-    "limits.ingress limits.egress limits.max security.mac_filtering security.ipv4_filtering security.ipv6_filtering "
-    "ipv4.routes ipv6.routes ipv4.routes.external ipv6.routes.external vlan vlan.tagged"
-).split()
+_UNSUPPORTED = [
+    "limits.ingress",
+    "limits.egress",
+    "limits.max",
+    "security.mac_filtering",
+    "security.ipv4_filtering",
+    "security.ipv6_filtering",
+    "ipv4.routes",
+    "ipv6.routes",
+    "ipv4.routes.external",
+    "ipv6.routes.external",
+    "vlan",
+    "vlan.tagged",
+]
 _WITH_NETWORK_BANNED = ("nictype", "parent", "mtu", "maas.subnet.ipv4", "maas.subnet.ipv6")
 
 
@@ -96,7 +106,7 @@ class BridgedNic:
 
     async def attach(self, device: DeviceContext) -> Attachment:
         config = device.config
-        unsupported = [key for key in _UNSUPPORTED if config.get(key) and not config[key].lower() == "false"]
+        unsupported = [key for key in _UNSUPPORTED if config.get(key) and config[key].lower() != "false"]
         if unsupported:
             raise NotSupported(
                 f'Failed to start device "{device.device}": {unsupported[0]} is not supported by this server yet'
@@ -180,7 +190,9 @@ def check_addresses(config: Mapping[str, str], network: Network) -> None:
         if wanted not in interface.network:
             raise InvalidRequest(f'Device IP address "{address}" not within network "{network.name}" subnet')
         if wanted == interface.ip:
-            raise InvalidRequest(f'IP address "{address}" is assigned to parent managed network device "{network.name}"')
+            raise InvalidRequest(
+                f'IP address "{address}" is assigned to parent managed network device "{network.name}"'
+            )
 
 
 async def _find_network(device: DeviceContext) -> Network | None:

@@ -55,7 +55,7 @@ def write_files(spec: InstanceSpec, config: str, policy: str | None) -> None:
 
 async def launch(instance_id: int, spec: InstanceSpec, lxcpath: Path) -> RunningContainer:
     """Start a container whose files are written, and return it running; raises InternalError with liblxc's reason."""
-    argv = [lxc_start_path(), "-d", "-n", spec.name, "-P", lxcpath, "-f", spec.paths.config]
+    argv: list[str | Path] = [lxc_start_path(), "-d", "-n", spec.name, "-P", lxcpath, "-f", spec.paths.config]
     try:
         async with _starts:
             await command.run(argv, env={"PATH": "/nonexistent"}, timeout_s=START_TIMEOUT_S)

@@ -22,6 +22,4 @@ async def change_state(request: Request, name: str, body: InstanceStatePut) -> O
     """Start, stop, restart, freeze or unfreeze an instance."""
     description = bulk.describe(body.action)
     await load(request, name)
-    return request.start_on(
-        resources(request, name), description, bulk.change_state, request.project, name, body
-    )
+    return request.start_on(resources(request, name), description, bulk.change_state, request.project, name, body)

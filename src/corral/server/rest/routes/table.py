@@ -3,6 +3,8 @@
 from corral.server.rest.routes import (
     certificates,
     events,
+    instance_state,
+    instances,
     internal,
     networks,
     operations,
@@ -23,6 +25,8 @@ ALL: tuple[Routes, ...] = (
     certificates.routes,
     events.routes,
     operations.routes,
+    instances.routes,
+    instance_state.routes,
     networks.routes,
     storage_pools.routes,
     storage_volumes.routes,

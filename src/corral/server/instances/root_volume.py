@@ -22,9 +22,7 @@ def volume_type(kind: InstanceType) -> VolumeType:
 async def get(context: Context, instance: Instance) -> Volume:
     """The instance's volume in the pool of its root disk, or NotFound."""
     _, root = registry.find_root_disk(instance.expanded_devices)
-    return await volumes.get(
-        context, root.get("pool", ""), instance.project, instance.name, volume_type(instance.type)
-    )
+    return await volumes.get(context, root.get("pool", ""), instance.project, instance.name, volume_type(instance.type))
 
 
 async def find(context: Context, instance: Instance) -> Volume | None:
