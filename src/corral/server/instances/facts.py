@@ -41,6 +41,7 @@ def detect() -> HostFacts:
         cpus=tuple(sysfs.list_usable_cpus()),
         has_swap_limit=cgroup.supports_swap_limit(hierarchies),
         passthrough=tuple((path, os.path.isdir(path)) for path in _PASSTHROUGH if os.path.exists(path)),
+        has_mqueue=os.path.isdir("/dev/mqueue"),
         lxcfs=tuple(path for path in _LXCFS if lxcfs and os.path.exists(lxcfs + path)),
         lxcfs_dir=lxcfs or "",
         in_user_namespace=features.is_in_user_namespace(),

@@ -29,6 +29,7 @@ class HostFacts:
     """Files below the lxcfs mount that replace those of the same path in the container."""
     lxcfs_dir: str = "/var/lib/lxcfs"
     in_user_namespace: bool = False
+    has_mqueue: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import os
 import secrets
+import socket
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -113,7 +114,7 @@ class BridgedNic:
             )
         network = await _find_network(device)
         bridge = network.name if network is not None else config["parent"]
-        if not await in_thread(os.path.isdir, f"/sys/class/net/{bridge}"):
+        if not _interface_exists(bridge):
             raise NotFound(f'Failed to start device "{device.device}": Parent device "{bridge}" doesn\'t exist')
         host_name = config.get("host_name") or f"veth{secrets.token_hex(4)}"
         mac = config.get("hwaddr") or device.volatile.get("hwaddr", "")
@@ -222,6 +223,13 @@ async def _reserve(device: DeviceContext, network: Network, mac: str) -> None:
         hostname=device.instance if device.project == "default" else f"{device.instance}.{device.project}",
     )
     await reservations.reserve(device.context, network, reservation)
+
+
+def _interface_exists(name: str) -> bool:
+    try:
+        return socket.if_nametoindex(name) > 0
+    except OSError:
+        return False
 
 
 def _tune_host_side(host_name: str, isolated: bool) -> None:

@@ -100,7 +100,7 @@ def _passthrough(spec: InstanceSpec, facts: HostFacts) -> Iterator[str]:
         yield f"lxc.mount.entry = {path} {path[1:]} none {options} 0 0"
     if spec.idmap is None and not facts.in_user_namespace:
         yield "lxc.mount.entry = mqueue dev/mqueue mqueue rw,relatime,create=dir,optional 0 0"
-    else:
+    elif facts.has_mqueue:
         yield "lxc.mount.entry = /dev/mqueue dev/mqueue none rbind,create=dir,optional 0 0"
     for path in facts.lxcfs:
         yield f"lxc.mount.entry = {facts.lxcfs_dir}{path} {path[1:]} none bind,optional 0 0"

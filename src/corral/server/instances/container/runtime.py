@@ -111,7 +111,7 @@ def read_target(path: Path) -> str:
     return text or "stop"
 
 
-_LINE = re.compile(r"lxc \S+ \S+ (ERROR|WARN)\s+(\S+) - (.*)")
+_LINE = re.compile(r"\S+ \S+ \S+ (ERROR)\s+(\S+) - (.*)")
 
 
 def _reason(log: Path) -> str:
@@ -120,6 +120,6 @@ def _reason(log: Path) -> str:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:
         return ""
-    errors = [match[3] for line in lines if (match := _LINE.match(line)) and match[1] == "ERROR"]
+    errors = [match[3] for line in lines if (match := _LINE.match(line))]
     found = [re.sub(r"^\S+:\S+:\d+ - ", "", text) for text in errors]
     return "; ".join(found[:_LOG_LINES])
