@@ -39,6 +39,7 @@ from corral.server.rest.routing import Router
 from corral.server.settings.environment import Environment
 from corral.server.settings.settings import Settings, SettingsChanged
 from corral.server.storage import pools, registry
+from corral.server.warnings.record import PRUNE_INTERVAL_S, Recorder
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +147,8 @@ class Daemon:
         self._network = NetworkListener(self.context)
         parts.add(Guesses())
         self.context.events.on(SettingsChanged, self._network.react)
+        self._warnings = Recorder(self.context)
+        self._warnings.subscribe()
         self._activated = False
 
     async def run(self) -> None:
@@ -162,6 +165,7 @@ class Daemon:
         log.info("%s is starting in %s", self._member.product.title, self._member.state_dir)
         for step in START_STEPS:
             await step(self.context)
+        self._background.every(PRUNE_INTERVAL_S, "resolved warnings", self._warnings.prune)
         self._background.every(60.0, "storage pools", lambda: pools.retry_mounts(self.context))
         self._dispatcher.ready.set()
         self._lifetime.ready.set()

@@ -16,11 +16,12 @@ from corral.server.events.bus import requestor
 from corral.server.events.model import Requestor
 from corral.server.operations.model import Operation
 from corral.server.projects import store as projects
-from corral.server.rest import etag, filtering, permission, responses
+from corral.server.rest import cors, etag, filtering, permission, responses
 from corral.server.rest.authenticate import authenticate
 from corral.server.rest.request import Request
 from corral.server.rest.responses import Created, Listing, WithEtag
 from corral.server.rest.routing import Route, Router, decode_body, merge
+from corral.server.settings.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,15 @@ class Dispatcher:
 
     async def __call__(self, raw: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; never raises for an error of the user or of ours."""
+        response = await self._answer_safely(raw)
+        if not response.prepared and "Origin" in raw.headers:
+            response.headers.update(cors.headers_of(self._context.parts[Settings].config))
+        return response
+
+    async def _answer_safely(self, raw: web.BaseRequest) -> web.StreamResponse:
         try:
+            if raw.method == "OPTIONS" and "Origin" in raw.headers:
+                return responses.sync({})
             return await self._serve(raw)
         except CorralError as error:
             if error.status >= 500:

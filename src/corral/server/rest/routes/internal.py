@@ -3,10 +3,13 @@
 import asyncio
 import gc
 
+from corral.api.warnings import WarningReport
 from corral.errors import InvalidRequest, Unavailable
+from corral.server.events.model import utc_now
 from corral.server.lifetime import Lifetime
 from corral.server.rest.request import Request
 from corral.server.rest.routing import Access, Routes
+from corral.server.warnings import store
 
 routes = Routes("/internal", access=Access.ADMIN)
 
@@ -30,6 +33,13 @@ async def shut_down(request: Request) -> None:
         raise InvalidRequest(f"Invalid timeout {text!r}: give seconds")
     lifetime.end(stop_instances=True, timeout_s=float(text) if text else None)
     await asyncio.shield(lifetime.instances_stopped.wait())
+
+
+@routes.post("/testing/warnings")
+async def raise_warning(request: Request, body: WarningReport) -> None:
+    """Raise a warning, as LXD's test suite does."""
+    entity = (body.entity_type_code, body.entity_id)
+    await request.db.write(store.raise_warning, body.type_code, body.message, body.project, entity, utc_now())
 
 
 @routes.get("/gc")

@@ -3,7 +3,9 @@
 from corral.api import profiles as wire
 from corral.api.urls import url
 from corral.errors import Forbidden
+from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle
+from corral.server.instances import update, validation
 from corral.server.profiles import store
 from corral.server.profiles.model import Profile, check_name
 from corral.server.rest.request import Request
@@ -31,6 +33,12 @@ def _publish(request: Request, action: str, name: str, **context: str) -> None:
     request.context.events.publish(Lifecycle(f"profile-{action}", _url(request, name), request.project, context))
 
 
+def _check(body: wire.ProfilePut) -> None:
+    """A profile may be used by either kind of instance, and need not have a root disk."""
+    validation.check_profile_config(body.config)
+    validation.check_devices(body.devices, None, expanded=False)
+
+
 @routes.get("")
 async def list_profiles(request: Request) -> Listing[wire.Profile]:
     """List the profiles."""
@@ -42,6 +50,7 @@ async def list_profiles(request: Request) -> Listing[wire.Profile]:
 async def create_profile(request: Request, body: wire.ProfilesPost) -> Created:
     """Create a profile."""
     check_name(body.name)
+    _check(body)
     await request.db.write(
         store.insert_profile, request.project, body.name, body.description, body.config, body.devices
     )
@@ -58,7 +67,12 @@ async def get_profile(request: Request, name: str) -> wire.Profile:
 @routes.put("/{name}")
 async def update_profile(request: Request, name: str, body: wire.ProfilePut) -> None:
     """Update a profile and apply it to the instances that use it."""
-    await request.db.write(store.update_profile, request.project, name, body.description, body.config, body.devices)
+    _check(body)
+
+    def write(tx: Tx) -> None:
+        store.update_profile(tx, request.project, name, body.description, body.config, body.devices)
+
+    await update.apply_profile(request.context, request.project, name, write)
     _publish(request, "updated", name)
 
 

@@ -2,6 +2,7 @@
 
 from corral.server.rest.routes import (
     certificates,
+    cluster,
     events,
     instance_state,
     instances,
@@ -10,10 +11,12 @@ from corral.server.rest.routes import (
     operations,
     profiles,
     projects,
+    resources,
     root,
     server,
     storage_pools,
     storage_volumes,
+    warnings,
 )
 from corral.server.rest.routing import Routes
 
@@ -23,6 +26,9 @@ ALL: tuple[Routes, ...] = (
     projects.routes,
     profiles.routes,
     certificates.routes,
+    resources.routes,
+    cluster.routes,
+    warnings.routes,
     events.routes,
     operations.routes,
     instances.routes,

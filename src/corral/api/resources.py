@@ -1,0 +1,256 @@
+"""Wire form of the machine's hardware: GET /1.0/resources. What is unknown is left out, as LXD does."""
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+Text = str | UnsetType
+Number = int | UnsetType
+
+
+class CPUCache(msgspec.Struct, kw_only=True):
+    level: int
+    type: str
+    size: int
+
+
+class CPUThread(msgspec.Struct, kw_only=True):
+    id: int
+    numa_node: int = 0
+    thread: int = 0
+    online: bool = True
+    isolated: bool = False
+
+
+class CPUCore(msgspec.Struct, kw_only=True):
+    core: int
+    die: int = 0
+    threads: list[CPUThread] = []
+    frequency: Number = UNSET
+
+
+class CPUSocket(msgspec.Struct, kw_only=True):
+    name: Text = UNSET
+    vendor: Text = UNSET
+    socket: int = 0
+    cache: list[CPUCache] | UnsetType = UNSET
+    cores: list[CPUCore] = []
+    frequency: Number = UNSET
+    frequency_minimum: Number = UNSET
+    frequency_turbo: Number = UNSET
+
+
+class CPU(msgspec.Struct, kw_only=True):
+    architecture: str
+    sockets: list[CPUSocket]
+    total: int
+
+
+class MemoryNode(msgspec.Struct, kw_only=True):
+    numa_node: int
+    hugepages_used: int = 0
+    hugepages_total: int = 0
+    used: int = 0
+    total: int = 0
+
+
+class Memory(msgspec.Struct, kw_only=True):
+    nodes: list[MemoryNode] | UnsetType = UNSET
+    hugepages_total: int = 0
+    hugepages_used: int = 0
+    hugepages_size: int = 0
+    used: int = 0
+    total: int = 0
+
+
+class GPUCardDRM(msgspec.Struct, kw_only=True):
+    id: int
+    card_name: str
+    card_device: str
+    control_name: Text = UNSET
+    control_device: Text = UNSET
+    render_name: Text = UNSET
+    render_device: Text = UNSET
+
+
+class GPUCard(msgspec.Struct, kw_only=True):
+    driver: Text = UNSET
+    driver_version: Text = UNSET
+    drm: GPUCardDRM | UnsetType = UNSET
+    numa_node: int = 0
+    pci_address: Text = UNSET
+    vendor: Text = UNSET
+    vendor_id: Text = UNSET
+    product: Text = UNSET
+    product_id: Text = UNSET
+    usb_address: Text = UNSET
+
+
+class GPU(msgspec.Struct, kw_only=True):
+    cards: list[GPUCard]
+    total: int
+
+
+class NetworkCardPort(msgspec.Struct, kw_only=True):
+    id: str
+    address: Text = UNSET
+    port: int = 0
+    protocol: str = "ethernet"
+    supported_modes: list[str] | UnsetType = UNSET
+    supported_ports: list[str] | UnsetType = UNSET
+    port_type: Text = UNSET
+    transceiver_type: Text = UNSET
+    auto_negotiation: bool = False
+    link_detected: bool = False
+    link_speed: Number = UNSET
+    link_duplex: Text = UNSET
+
+
+class NetworkCardSRIOV(msgspec.Struct, kw_only=True):
+    current_vfs: int
+    maximum_vfs: int
+    vfs: list["NetworkCard"] | None = None
+
+
+class NetworkCard(msgspec.Struct, kw_only=True):
+    driver: Text = UNSET
+    driver_version: Text = UNSET
+    ports: list[NetworkCardPort] | UnsetType = UNSET
+    sriov: NetworkCardSRIOV | UnsetType = UNSET
+    numa_node: int = 0
+    pci_address: Text = UNSET
+    vendor: Text = UNSET
+    vendor_id: Text = UNSET
+    product: Text = UNSET
+    product_id: Text = UNSET
+    firmware_version: Text = UNSET
+    usb_address: Text = UNSET
+
+
+class Network(msgspec.Struct, kw_only=True):
+    cards: list[NetworkCard]
+    total: int
+
+
+class DiskPartition(msgspec.Struct, kw_only=True):
+    id: str
+    device: str
+    read_only: bool
+    size: int
+    partition: int
+
+
+class Disk(msgspec.Struct, kw_only=True):
+    id: str
+    device: str
+    model: Text = UNSET
+    type: Text = UNSET
+    read_only: bool = False
+    size: int = 0
+    removable: bool = False
+    wwn: Text = UNSET
+    numa_node: int = 0
+    device_path: Text = UNSET
+    block_size: int = 0
+    firmware_version: Text = UNSET
+    rpm: int = 0
+    serial: Text = UNSET
+    device_id: str = ""
+    partitions: list[DiskPartition] = []
+    pci_address: Text = UNSET
+    usb_address: Text = UNSET
+
+
+class Storage(msgspec.Struct, kw_only=True):
+    disks: list[Disk]
+    total: int
+
+
+class USBInterface(msgspec.Struct, kw_only=True):
+    class_: str = msgspec.field(name="class", default="")
+    class_id: int = 0
+    driver: str = ""
+    driver_version: str = ""
+    number: int = 0
+    subclass: str = ""
+    subclass_id: int = 0
+
+
+class USBDevice(msgspec.Struct, kw_only=True):
+    bus_address: int
+    device_address: int
+    interfaces: list[USBInterface]
+    vendor: str
+    vendor_id: str
+    product: str
+    product_id: str
+    speed: float
+
+
+class USB(msgspec.Struct, kw_only=True):
+    devices: list[USBDevice]
+    total: int
+
+
+class PCIDevice(msgspec.Struct, kw_only=True):
+    driver: str = ""
+    driver_version: str = ""
+    numa_node: int = 0
+    pci_address: str
+    vendor: str = ""
+    vendor_id: str = ""
+    product: str = ""
+    product_id: str = ""
+    iommu_group: int = 0
+    vpd: dict[str, str] = {}
+
+
+class PCI(msgspec.Struct, kw_only=True):
+    devices: list[PCIDevice]
+    total: int
+
+
+class SystemFirmware(msgspec.Struct, kw_only=True):
+    vendor: str
+    date: str
+    version: str
+
+
+class SystemChassis(msgspec.Struct, kw_only=True):
+    vendor: str
+    type: str
+    serial: str
+    version: str
+
+
+class SystemMotherboard(msgspec.Struct, kw_only=True):
+    vendor: str
+    product: str
+    serial: str
+    version: str
+
+
+class System(msgspec.Struct, kw_only=True):
+    uuid: str
+    vendor: str
+    product: str
+    family: str
+    version: str
+    sku: str
+    serial: str
+    type: str
+    firmware: SystemFirmware | None = None
+    chassis: SystemChassis | None = None
+    motherboard: SystemMotherboard | None = None
+
+
+class Resources(msgspec.Struct, kw_only=True):
+    """All of it."""
+
+    cpu: CPU
+    memory: Memory
+    gpu: GPU
+    network: Network
+    storage: Storage
+    usb: USB
+    pci: PCI
+    system: System
