@@ -254,6 +254,21 @@ async def test_a_half_made_pool_is_removed_at_start(context: Context, pool: Pool
     assert await context.db.read(store.list_pools) == []
 
 
+async def test_a_half_made_pool_does_not_take_the_data_at_its_source(
+    context: Context, state_dir: Path, driver_name: str
+) -> None:
+    source = state_dir.with_name(f"{state_dir.name}-data")
+    source.mkdir()
+    (source / "precious").touch()
+    await context.db.write(store.insert_pool, "p1", driver_name, "", {"source": str(source)})
+    (state_dir / "storage-pools" / "p1").mkdir()
+    await pools.mount_all(context)
+    assert os.listdir(source) == ["precious"]
+    assert os.listdir(state_dir / "storage-pools") == []
+    assert await context.db.read(store.list_pools) == []
+    shutil.rmtree(source)
+
+
 async def test_a_pool_is_mounted_again(context: Context, pool: Pool) -> None:
     volume = await launch(context, "c1", Filler())
     await pools.unmount_all(context)

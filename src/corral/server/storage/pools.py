@@ -174,12 +174,29 @@ async def mount_all(context: Context) -> None:
     context.parts.add(Outages())
     for pool in await context.db.read(store.list_pools):
         if pool.status == PENDING:
-            log.warning("Removing storage pool %s, which was half-made or half-removed", pool.name)
             with _logged(pool):
-                await _remove_storage(context, pool)
+                await _finish_pending(context, pool)
         elif await _mount(context, pool):
             with _logged(pool):
                 await sweep.sweep_pool(context, pool)
+
+
+async def _finish_pending(context: Context, pool: Pool) -> None:
+    """Remove a pool that a killed daemon was making or removing."""
+    if await context.db.read(store.was_created, pool.id) or _lies_in_own_place(context, pool):
+        log.warning("Removing storage pool %s, which was half-made or half-removed", pool.name)
+        return await _remove_storage(context, pool)
+    # Nobody has looked yet whether the source was empty: what is there may not be ours.
+    log.warning("Forgetting the half-made storage pool %s; what is in %s stays", pool.name, pool.config["source"])
+    await open_driver(context.member, pool).unmount()
+    await in_thread(_remove_directory, model.pool_path(context.member, pool.name))
+    await context.db.write(store.delete_pool, pool.id)
+    return None
+
+
+def _lies_in_own_place(context: Context, pool: Pool) -> bool:
+    own = (model.pool_path(context.member, pool.name), model.loop_file(context.member, pool.name))
+    return pool.config.get("source", "") in ("", *map(str, own))
 
 
 async def retry_mounts(context: Context) -> None:

@@ -77,8 +77,14 @@ def finish_pool(tx: Tx, pool_id: int, config: Mapping[str, str]) -> None:
 
 
 def mark_pool(tx: Tx, pool_id: int, status: str) -> None:
-    """Set a pool's status."""
+    """Set a pool's status; its state on this member stays, so that `was_created` remembers."""
     tx.execute("UPDATE storage_pools SET state = ? WHERE id = ?", _STATE_NUMBERS[status], pool_id)
+
+
+def was_created(tx: Tx, pool_id: int) -> bool:
+    """Whether a pool was once finished: a pending one is then being removed, else being made."""
+    row = tx.row("SELECT state FROM storage_pools_nodes WHERE storage_pool_id = ? AND node_id = ?", pool_id, NODE)
+    return row is not None and row["state"] == 1
 
 
 def delete_pool(tx: Tx, pool_id: int) -> None:

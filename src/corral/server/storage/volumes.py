@@ -29,8 +29,9 @@ def stored(member: Member, volume: Volume) -> StoredVolume:
 def _draft(
     pool: Pool, project: str, name: str, kind: VolumeType, config: Mapping[str, str], description: str = ""
 ) -> Volume:
-    """A volume to insert: validated, with the pool's defaults."""
-    completed = keys.with_defaults(config, pool.config, kind, ContentType.FILESYSTEM)
+    """A volume to insert: validated, with the pool's defaults. The size of an instance stays with its root disk."""
+    kept = {key: value for key, value in config.items() if key != "size" or not kind.is_instance}
+    completed = keys.with_defaults(kept, pool.config, kind, ContentType.FILESYSTEM)
     keys.validate_volume(completed, name, kind, ContentType.FILESYSTEM)
     return Volume(0, pool, project, name, kind, config=completed, description=description, pending="create")
 
@@ -49,11 +50,8 @@ async def create_from_image(  # noqa: PLR0913  (the shape that instances were pr
     A `size` in `config` is the limit of the volume (an instance's root disk has it); it is not stored for instances.
     """
     pool = await pools.get_usable(context, pool_name)
-    given = dict(config or {})
-    size = keys.quota_of(given, pool.config, type)
-    if type.is_instance:
-        given.pop("size", None)
-    draft = _draft(pool, project, name, type, given)
+    draft = _draft(pool, project, name, type, config or {})
+    size = keys.quota_of(config or {}, pool.config, type)
     driver = open_driver(context.member, pool)
     async with Rollback() as undo, pools.explain_full(context, pool):
         volume = await context.db.write(store.insert_volume, draft)
@@ -122,11 +120,8 @@ async def create_empty(  # noqa: PLR0913  (the shape that instances were promise
 ) -> Volume:
     """Make an empty volume."""
     pool = await pools.get_usable(context, pool_name)
-    given = dict(config or {})
-    size = keys.quota_of(given, pool.config, type)
-    if type.is_instance:
-        given.pop("size", None)
-    draft = _draft(pool, project, name, type, given, description)
+    draft = _draft(pool, project, name, type, config or {}, description)
+    size = keys.quota_of(config or {}, pool.config, type)
     driver = open_driver(context.member, pool)
     async with Rollback() as undo, pools.explain_full(context, pool):
         volume = await context.db.write(store.insert_volume, draft)

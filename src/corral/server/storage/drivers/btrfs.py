@@ -104,7 +104,8 @@ class BtrfsDriver:
             self._site.loop_file.unlink(missing_ok=True)
             return
         path = self._site.path
-        if await in_thread(btrfs.is_btrfs, path):
+        # A pool that is not mounted leaves a plain directory, below which nothing is the pool's.
+        if await in_thread(btrfs.is_subvolume, path):
             for name in await in_thread(btrfs.list_nested, path):
                 if (path / name).exists():
                     await in_thread(btrfs.delete_subvolume_tree, path / name)
