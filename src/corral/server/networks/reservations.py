@@ -93,16 +93,20 @@ async def reserve(context: Context, network: Network, reservation: Reservation) 
 
 
 async def release(context: Context, network: Network, instance: str, device: str, hwaddr: str = "") -> None:
-    """Forget a NIC's reservation and, where its MAC address is given, its leases; nothing where there is none."""
+    """Forget a NIC's reservation and its leases; nothing where there is none.
+
+    The MAC address is needed only for a NIC without a reservation (dns.mode other than managed and no fixed address).
+    """
     if network.type is not NetworkType.BRIDGE:
         return
     site = site_of(context.member)
     name = Reservation(instance, device, "", "").file_name
     async with context.locks.hold("reservations", network.id):
-        if await in_thread(_remove, hosts_dir(site, network) / name):
+        reserved = await in_thread(_remove, hosts_dir(site, network) / name)
+        if reserved is not None:
             dnsmasq.reload(network.name, site)
-        if hwaddr:
-            await in_thread(_release_leases, site, network, hwaddr)
+        if hwaddr or reserved:
+            await in_thread(_release_leases, site, network, hwaddr or reserved or "")
 
 
 async def allocate(
@@ -158,7 +162,7 @@ def _write(site: Site, network: Network, reservation: Reservation) -> bool:
                 raise Conflict(f'Address {address} is already reserved on network "{network.name}" for {other}')
     line = format_line(reservation, _mode(network))
     if line is None:
-        return _remove(path)
+        return _remove(path) is not None
     if path.exists() and path.read_text() == f"{line}\n":
         return False
     # Outside the directory: dnsmasq reads every file in it.
@@ -169,12 +173,14 @@ def _write(site: Site, network: Network, reservation: Reservation) -> bool:
     return True
 
 
-def _remove(path: Path) -> bool:
+def _remove(path: Path) -> str | None:
+    """Remove one file and return the MAC address in it; None where there is none."""
     try:
+        line = path.read_text()
         path.unlink()
     except FileNotFoundError:
-        return False
-    return True
+        return None
+    return parse_line(line)[0]
 
 
 def _read_all(directory: Path) -> dict[str, list[Address]]:

@@ -1,5 +1,6 @@
 """What a network driver may know about this member: names, directories, and what its host is like (plain values)."""
 
+import functools
 import grp
 import hashlib
 import os
@@ -58,6 +59,7 @@ def _seed(member: Member) -> str:
     return str(member.state_dir)
 
 
+@functools.cache
 def _unprivileged(member: Member) -> tuple[str, str]:
     """The first of the product's own and the system's nobody users; root where that user could not reach the files."""
     if not all(os.stat(path).st_mode & 0o001 for path in _existing(member.networks_dir)):

@@ -7,6 +7,7 @@ pid, believed only where /proc shows a dnsmasq with this network's configuration
 import contextlib
 import logging
 import os
+import re
 import shutil
 import signal
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ HOSTS = "dnsmasq.hosts"
 RAW = "dnsmasq.raw"
 STOP_TIMEOUT_S = 5.0
 START_TIMEOUT_S = 20.0
+
+_PID_LINE = re.compile(r"^pid: ([0-9]{1,10})$", re.MULTILINE)
 
 
 def render_arguments(plan: BridgePlan, site: Site) -> list[str]:
@@ -105,10 +108,12 @@ class Running:
 def find_running(network: str, site: Site) -> Running | None:
     """The dnsmasq of a network where its record is true."""
     try:
-        record = yaml.safe_load((site.directory(network) / RECORD).read_text())
-        pid = int(record["pid"])
+        record = _PID_LINE.search((site.directory(network) / RECORD).read_text())
+        if record is None:
+            return None
+        pid = int(record[1])
         words = processes.get_command_line(pid)
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+    except OSError:
         return None
     if not words or os.path.basename(words[0]) != "dnsmasq":
         return None
@@ -152,7 +157,7 @@ async def ensure_running(plan: BridgePlan, site: Site) -> int:
 
 def _explain(network: str, error: CommandFailed) -> str:
     reason = error.stderr.strip().removeprefix("dnsmasq:").strip() or str(error)
-    text = f'The DNS and DHCP service of network "{network}" could not start: {reason}'
+    text = f'The DNS and DHCP service exited prematurely: dnsmasq of network "{network}": {reason}'
     if "in use" in reason:
         text += (
             " (another program serves DNS or DHCP there: find it with `ss -lntup` and stop it or change its address)"
