@@ -190,6 +190,28 @@ class InstanceSnapshot(msgspec.Struct, kw_only=True):
     size: int = -1
 
 
+class InstanceSnapshotsPost(msgspec.Struct, kw_only=True):
+    """A new snapshot."""
+
+    name: str = ""
+    stateful: bool = False
+    expires_at: str | None = None
+
+
+class InstanceSnapshotPut(msgspec.Struct, kw_only=True):
+    """What of a snapshot may be edited."""
+
+    expires_at: str | None = None
+
+
+class InstanceSnapshotPost(msgspec.Struct, kw_only=True):
+    """A rename or a migration of a snapshot."""
+
+    name: str = ""
+    migration: bool = False
+    live: bool = False
+
+
 class Instance(msgspec.Struct, kw_only=True):
     """An instance."""
 

@@ -8,6 +8,7 @@ from corral.server.devices.disk import Disk, is_root_disk
 from corral.server.devices.later import UnsupportedDevice
 from corral.server.devices.model import Device
 from corral.server.devices.nic.bridged import BridgedNic
+from corral.server.devices.nic.p2p import P2pNic
 from corral.server.devices.none import NoDevice
 
 _LATER = UnsupportedDevice()
@@ -21,7 +22,8 @@ DEVICES: dict[str, Device] = {
 }
 NICS: dict[str, Device] = {
     "bridged": BridgedNic(),
-    **dict.fromkeys(("ipvlan", "macvlan", "ovn", "p2p", "physical", "routed", "sriov"), _LATER),
+    "p2p": P2pNic(),
+    **dict.fromkeys(("ipvlan", "macvlan", "ovn", "physical", "routed", "sriov"), _LATER),
 }
 
 

@@ -11,7 +11,7 @@ from corral.server.context import Context
 from corral.server.host import idmap
 from corral.server.host.liblxc_socket import scan_running
 from corral.server.host.threads import in_thread
-from corral.server.instances import busy, delete, exits, facts, keys, rename, running, start, stop, store
+from corral.server.instances import busy, delete, exits, facts, keys, rename, running, snapshot, start, stop, store
 from corral.server.instances.container import runtime
 from corral.server.instances.idmaps import HostIds
 from corral.server.instances.model import Instance, containers_dir, is_true, target_path
@@ -63,6 +63,7 @@ async def adopt(context: Context) -> None:
             await _resume(context, instance)
         except (CorralError, OSError):
             log.exception("Failed to bring instance %s in order", instance.storage_name)
+    await snapshot.sweep(context)
 
 
 async def _adopt(context: Context, instance: Instance) -> None:

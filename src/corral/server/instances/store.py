@@ -112,6 +112,7 @@ def list_cpu_limits(tx: Tx) -> dict[int, str]:
 def list_snapshots(tx: Tx, ids: Iterable[int] | None = None) -> dict[int, list[Snapshot]]:
     """The snapshots of many instances: {instance id: snapshots, oldest first}."""
     where, values = _picked("instance_id", ids)
+    where = f"{where} AND pending != 'create'" if where else "WHERE pending != 'create'"
     found = tx.rows(
         "SELECT id, instance_id, name, creation_date, stateful, description, expiry_date FROM instances_snapshots"
         f" {where} ORDER BY id",

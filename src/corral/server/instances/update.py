@@ -21,6 +21,7 @@ from corral.server.instances import (
     live,
     root_volume,
     running,
+    snapshot,
     start,
     store,
     validation,
@@ -36,7 +37,8 @@ log = logging.getLogger(__name__)
 async def update_instance(context: Context, project: str, name: str, body: InstancePut) -> None:
     """Replace what can be edited of an instance; a running one takes over what can change live."""
     if body.restore:
-        raise NotSupported("Snapshots cannot be restored by this server yet")
+        await snapshot.restore_instance(context, project, name, body.restore, stateful=body.stateful)
+        return
     instance = await context.db.read(store.get_instance, project, name)
     async with busy.claim(context, instance.id, "update"):
         instance = await context.db.read(store.reload, instance.id)

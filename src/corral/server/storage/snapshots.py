@@ -34,6 +34,14 @@ async def delete_snapshot(context: Context, volume: Volume, snapshot: str) -> No
     await in_thread(_remove_empty, target.parent)
 
 
+async def rename_snapshot(context: Context, volume: Volume, name: str, new_name: str) -> None:
+    """Move a snapshot's contents to another name."""
+    pools.check_usable(context, volume.pool)
+    present = volumes.path(context.member, volume)
+    source = StoredVolume(0, volume.type, model.snapshot_path(present, name))
+    await open_driver(context.member, volume.pool).rename_volume(source, model.snapshot_path(present, new_name))
+
+
 async def restore_snapshot(context: Context, volume: Volume, snapshot: str, size: int | None = None) -> None:
     """Replace a volume's contents by those of its snapshot: all of it, or nothing if it fails or the daemon dies."""
     pools.check_usable(context, volume.pool)

@@ -1,13 +1,9 @@
 """NICs on a bridge: of a managed network (`network=`) or of a bridge that the host has (`parent=`)."""
 
-import contextlib
 import ipaddress
-import os
-import secrets
 import socket
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 from corral import units
 from corral.errors import InvalidRequest, NotFound, NotSupported
@@ -25,8 +21,7 @@ from corral.server.devices.model import (
     check_mtu,
     check_networks,
 )
-from corral.server.host import pidfd
-from corral.server.host.netlink import Netlink
+from corral.server.devices.nic import veth
 from corral.server.host.threads import in_thread
 from corral.server.keys import BIT_RATE, BOOL, UNSIGNED
 from corral.server.networks import reservations
@@ -87,9 +82,7 @@ class BridgedNic:
                 if config.get(key):
                     raise InvalidRequest(f'Cannot use "{key}" property in conjunction with "network" property')
         check_keys(config, _CHECKS, () if config.get("network") else ("parent",))
-        name = config.get("name")
-        if name and sum(one.get("type") == "nic" and one.get("name") == name for one in others.values()) > 1:
-            raise InvalidRequest(f'Duplicate NIC name detected "{name}"')
+        veth.check_unique_name(config, others)
 
     async def prepare(self, device: DeviceContext) -> Mapping[str, str | None]:
         network = await _find_network(device)
@@ -98,12 +91,7 @@ class BridgedNic:
         elif device.config.get("ipv4.address") or device.config.get("ipv6.address"):
             family = "ipv4" if device.config.get("ipv4.address") else "ipv6"
             raise InvalidRequest(f"Cannot use manually specified {family}.address when using unmanaged parent bridge")
-        made: dict[str, str | None] = {}
-        if not device.config.get("hwaddr") and not device.volatile.get("hwaddr"):
-            made["hwaddr"] = generate_mac()
-        if not device.config.get("name") and not device.volatile.get("name"):
-            made["name"] = next(f"eth{n}" for n in range(1000) if f"eth{n}" not in device.used_names)
-        return made
+        return veth.prepare_identity(device)
 
     async def attach(self, device: DeviceContext) -> Attachment:
         config = device.config
@@ -116,33 +104,22 @@ class BridgedNic:
         bridge = network.name if network is not None else config["parent"]
         if not _interface_exists(bridge):
             raise NotFound(f'Failed to start device "{device.device}": Parent device "{bridge}" doesn\'t exist')
-        host_name = config.get("host_name") or f"veth{secrets.token_hex(4)}"
-        mac = config.get("hwaddr") or device.volatile.get("hwaddr", "")
+        host_name = config.get("host_name") or veth.new_host_name()
         if network is not None:
-            await _reserve(device, network, mac)
-        settings = [
-            ("type", "veth"),
-            ("flags", "up"),
-            ("link", bridge),
-            ("veth.pair", host_name),
-            ("name", config.get("name") or device.volatile.get("name", "eth0")),
-            ("hwaddr", mac),
-        ]
+            await _reserve(device, network, veth.mac_of(device))
         mtu = config.get("mtu") or (network.config.get("bridge.mtu", "") if network is not None else "")
-        if mtu:
-            settings.append(("mtu", mtu))
         isolated = units.is_true(config.get("security.port_isolation"))
         return Attachment(
-            nic=Nic(tuple(settings), host_name),
+            nic=Nic(veth.settings_of(device, host_name, bridge, mtu), host_name),
             volatile={"host_name": host_name},
-            after_start=partial(in_thread, _tune_host_side, host_name, isolated),
+            after_start=partial(in_thread, veth.tune_host_side, host_name, isolated),
         )
 
     async def update(self, device: DeviceContext, old: Mapping[str, str]) -> None:
         network = await _find_network(device)
         if network is not None:
             check_addresses(device.config, network)
-            await _reserve(device, network, device.config.get("hwaddr") or device.volatile.get("hwaddr", ""))
+            await _reserve(device, network, veth.mac_of(device))
 
     async def detach(self, device: DeviceContext) -> None:
         return
@@ -151,7 +128,7 @@ class BridgedNic:
         attachment = await self.attach(device)
         assert attachment.nic is not None
         settings = dict(attachment.nic.settings)
-        await in_thread(_plug, settings, device.pid)
+        await in_thread(veth.plug, settings, device.pid)
         if attachment.after_start is not None:
             await attachment.after_start()
         return attachment.volatile
@@ -159,7 +136,7 @@ class BridgedNic:
     async def unplug(self, device: DeviceContext) -> None:
         host_name = device.config.get("host_name") or device.volatile.get("host_name")
         if host_name:
-            await in_thread(_unplug, host_name)
+            await in_thread(veth.unplug, host_name)
 
     async def remove(self, device: DeviceContext) -> None:
         try:
@@ -168,11 +145,6 @@ class BridgedNic:
             return
         if network is not None:
             await reservations.release(device.context, network, device.storage_name, device.device)
-
-
-def generate_mac() -> str:
-    """A random address in the block that LXD uses."""
-    return "00:16:3e:" + ":".join(f"{byte:02x}" for byte in secrets.token_bytes(3))
 
 
 def check_addresses(config: Mapping[str, str], network: Network) -> None:
@@ -230,36 +202,3 @@ def _interface_exists(name: str) -> bool:
         return socket.if_nametoindex(name) > 0
     except OSError:
         return False
-
-
-def _tune_host_side(host_name: str, isolated: bool) -> None:
-    """The host's end of the pair is a bridge port: it must not take part in IPv6 itself."""
-    with contextlib.suppress(OSError):
-        Path(f"/proc/sys/net/ipv6/conf/{host_name}/disable_ipv6").write_text("1")
-    if isolated:
-        Path(f"/sys/class/net/{host_name}/brport/isolated").write_text("1")
-
-
-def _plug(settings: Mapping[str, str], pid: int) -> None:
-    """Make the pair, put one end on the bridge and the other, with its name, into the container."""
-    host_name, peer = settings["veth.pair"], f"veth{secrets.token_hex(4)}"
-    namespace = pidfd.open_pidfd(pid)
-    try:
-        with Netlink() as host:
-            host.create_veth(host_name, peer, peer_mac=settings["hwaddr"], mtu=int(settings.get("mtu", 0)))
-            try:
-                host.set_master(host_name, settings["link"])
-                host.set_up(host_name)
-                host.move_link(peer, pid=pid, new_name=settings["name"])
-                with Netlink(namespace) as inside:
-                    inside.set_up(settings["name"])
-            except BaseException:
-                host.ensure_link_deleted(host_name)
-                raise
-    finally:
-        os.close(namespace)
-
-
-def _unplug(host_name: str) -> None:
-    with Netlink() as host:
-        host.ensure_link_deleted(host_name)

@@ -1,0 +1,105 @@
+"""/1.0/instances/NAME/snapshots."""
+
+from datetime import UTC, datetime, timedelta
+
+from corral.api import instances as wire
+from corral.api.instances import InstanceSnapshotPost, InstanceSnapshotPut, InstanceSnapshotsPost
+from corral.api.urls import url
+from corral.errors import InvalidRequest
+from corral.server.events.model import format_time
+from corral.server.instances import render, snapshot
+from corral.server.instances.snapshot_store import NewSnapshot
+from corral.server.operations.model import Operation
+from corral.server.rest.request import Request
+from corral.server.rest.responses import Listing
+from corral.server.rest.routes.instances import load, resources
+from corral.server.rest.routing import Routes
+
+routes = Routes("/1.0/instances/{name}/snapshots")
+
+
+@routes.get("")
+async def list_snapshots(request: Request, name: str) -> Listing[wire.InstanceSnapshot]:
+    """List the snapshots of an instance."""
+    await load(request, name)
+    instance, found = await snapshot.instance_of(request.context, request.project, name)
+    items = [render.snapshot(instance, one) for one in found]
+    return Listing(items, lambda one: url(request.base, name, "snapshots", one.name, project=request.project))
+
+
+@routes.post("")
+async def create_snapshot(request: Request, name: str, body: InstanceSnapshotsPost) -> Operation:
+    """Take a snapshot; without a name it gets the next of its series."""
+    instance = await load(request, name)
+    wanted = body.name or await snapshot.next_name(request.context, instance)
+    snapshot.check_name(wanted)
+    new = NewSnapshot(wanted, snapshot.now(), parse_expiry(body.expires_at), body.stateful)
+    return request.start_on(
+        {
+            **resources(request, name, container=instance.is_container),
+            "instances_snapshots": [url("/1.0/instances", name, "snapshots", wanted, project=request.project)],
+        },
+        "Snapshotting instance",
+        snapshot.create_snapshot,
+        instance,
+        new,
+    )
+
+
+@routes.get("/{snapshot_name}", put=InstanceSnapshotPut)
+async def get_snapshot(request: Request, name: str, snapshot_name: str) -> wire.InstanceSnapshot:
+    """Get a snapshot."""
+    await load(request, name)
+    instance, found = await snapshot.instance_of(request.context, request.project, name)
+    return render.snapshot(instance, snapshot.find(found, snapshot_name))
+
+
+@routes.put("/{snapshot_name}")
+async def update_snapshot(request: Request, name: str, snapshot_name: str, body: InstanceSnapshotPut) -> Operation:
+    """Change when a snapshot expires."""
+    instance = await load(request, name)
+    return request.start_on(
+        resources(request, name),
+        "Updating snapshot",
+        snapshot.update_snapshot,
+        instance,
+        snapshot_name,
+        parse_expiry(body.expires_at),
+    )
+
+
+@routes.post("/{snapshot_name}")
+async def rename_snapshot(request: Request, name: str, snapshot_name: str, body: InstanceSnapshotPost) -> Operation:
+    """Rename a snapshot."""
+    if body.migration:
+        raise InvalidRequest("A snapshot cannot be migrated to another server by this server yet")
+    instance = await load(request, name)
+    snapshot.check_name(body.name)
+    return request.start_on(
+        resources(request, name), "Renaming snapshot", snapshot.rename_snapshot, instance, snapshot_name, body.name
+    )
+
+
+@routes.delete("/{snapshot_name}")
+async def delete_snapshot(request: Request, name: str, snapshot_name: str) -> Operation:
+    """Delete a snapshot."""
+    instance, found = await snapshot.instance_of(request.context, request.project, name)
+    snapshot.find(found, snapshot_name)
+    return request.start_on(
+        resources(request, name), "Deleting snapshot", snapshot.delete_snapshot, instance, snapshot_name
+    )
+
+
+def parse_expiry(text: str | None) -> str | None:
+    """An RFC 3339 time as rows keep it; None and the zero time are never."""
+    if not text or text.startswith("0001-01-01"):
+        return None
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise InvalidRequest(f"Invalid time {text!r}: give it as in 2026-01-31T12:00:00Z") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    if moment < datetime.now(UTC) - timedelta(days=36500):
+        return None
+    return format_time(moment)
