@@ -12,6 +12,7 @@ from corral.server.context import Context
 from corral.server.db import references
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle
+from corral.server.events.problems import Problem, ProblemSolved
 from corral.server.host.threads import in_thread
 from corral.server.rollback import Rollback
 from corral.server.storage import keys, model, store, sweep
@@ -21,6 +22,8 @@ from corral.server.storage.registry import driver_class, open_driver
 from corral.units import format_size_iec
 
 log = logging.getLogger(__name__)
+
+_WARNING = "Storage pool unavailable"
 
 
 class Outages:
@@ -159,6 +162,7 @@ async def _remove_storage(context: Context, pool: Pool) -> None:
             await driver.mount()
         await driver.delete()
         await in_thread(_remove_directory, path)
+    await context.events.react(ProblemSolved(_WARNING, entity=("storage_pool", pool.id)))
     await context.db.write(store.delete_pool, pool.id)
     context.parts[Outages].reasons.pop(pool.name, None)
 
@@ -228,8 +232,10 @@ async def _mount(context: Context, pool: Pool) -> bool:
         if reasons.get(pool.name) != str(error):
             log.error("Failed to mount storage pool %s: %s", pool.name, error)
         reasons[pool.name] = str(error)
+        await context.events.react(Problem(_WARNING, str(error), entity=("storage_pool", pool.id)))
         return False
     reasons.pop(pool.name, None)
+    await context.events.react(ProblemSolved(_WARNING, entity=("storage_pool", pool.id)))
     return True
 
 
