@@ -1,0 +1,158 @@
+"""What the bench measures: each case runs once on each server in turn and returns its times by figure."""
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from bench.servers import Server
+from harness.api import ApiError
+
+Times = dict[str, float]
+
+EXECS = 5
+PARALLEL = 50
+PARALLEL_WORKERS = 50
+MANY = 1000
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to measure. `rounds` is how often, unless told otherwise."""
+
+    name: str
+    run: Callable[[Server], Times]
+    rounds: int = 7
+
+
+@contextmanager
+def timed(times: Times, figure: str) -> Iterator[None]:
+    """Note how long the body took, in milliseconds."""
+    started = time.perf_counter()
+    yield
+    times[figure] = (time.perf_counter() - started) * 1000
+
+
+def life(image: str) -> Callable[[Server], Times]:
+    """A container's life, step by step."""
+
+    def run(server: Server) -> Times:
+        times: Times = {}
+        api = server.api
+        with timed(times, f"launch {image}"):
+            with timed(times, f"copy of image {image}"):
+                api.create("c1", image)
+            api.set_state("c1", "start")
+        for number in range(EXECS):
+            with timed(times, f"exec {image} {number}"):
+                assert api.execute("c1", "true") == 0
+        with timed(times, f"stop -f {image}"):
+            api.set_state("c1", "stop", force=True)
+        with timed(times, f"start {image}"):
+            api.set_state("c1", "start")
+        wait_for_init(server, "c1", image)
+        with timed(times, f"stop {image}"):
+            api.set_state("c1", "stop", timeout_s=30)
+        with timed(times, f"delete {image}"):
+            api.delete("c1")
+        execs = sorted(times.pop(f"exec {image} {number}") for number in range(EXECS))
+        times[f"exec {image}"] = execs[EXECS // 2]
+        return times
+
+    return run
+
+
+def wait_for_init(server: Server, name: str, image: str) -> None:
+    """Until the system inside listens to the signal that asks it to end."""
+    # systemd answers 1 where it runs with failed units; the test's busybox mounts /run once it is up.
+    probe = "systemctl is-system-running --wait" if image == "debian" else "grep -q ' /run ' /proc/mounts"
+    up = (0, 1) if image == "debian" else (0,)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if server.api.execute(name, "sh", "-c", probe) in up:
+                return
+        except ApiError as error:  # the exit codes 126 and 127 are failures of the operation
+            raise AssertionError(f"{probe} in {name}: {error}") from error
+        time.sleep(0.05)
+    raise AssertionError(f"the system in {name} did not come up")
+
+
+def parallel_launches(server: Server) -> Times:
+    """Launches at the same time, and the memory that they take."""
+    times: Times = {}
+    with timed(times, f"{PARALLEL} parallel launches"):
+        server.in_parallel(PARALLEL, PARALLEL_WORKERS, "launch")
+    times["memory per container (KiB)"] = server.monitor_kb() / PARALLEL
+    times["daemon memory (KiB)"] = server.daemon_kb()
+    server.in_parallel(PARALLEL, 8, "delete")
+    return times
+
+
+def command(server: Server, *args: str) -> None:
+    """Run the server's own client."""
+    program = [str(server.daemon.programs.lxc), *args]
+    subprocess.run(
+        program,
+        env=server.daemon.environment,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=60,
+    )
+
+
+def client(count: int, repeats: int = 5) -> Callable[[Server], Times]:
+    """The command line with so many instances, and lists through the API."""
+
+    def run(server: Server) -> Times:
+        server.in_parallel(count, 4, "empty")
+        figures: dict[str, list[float]] = {}
+
+        def note(figure: str, started: float) -> None:
+            figures.setdefault(figure, []).append((time.perf_counter() - started) * 1000)
+
+        for _ in range(repeats):
+            started = time.perf_counter()
+            command(server, "list")
+            note(f"CLI list of {count}", started)
+            started = time.perf_counter()
+            command(server, "--help")
+            note("CLI --help", started)
+            started = time.perf_counter()
+            assert len(server.api.get("/1.0/instances?recursion=2")) == count
+            note(f"list of {count} at recursion 2", started)
+        server.in_parallel(count, 4, "delete")
+        return {figure: sorted(values)[len(values) // 2] for figure, values in figures.items()}
+
+    return run
+
+
+CASES = (
+    Case("busybox", life("busybox"), 9),
+    Case("debian", life("debian"), 3),
+    Case("few", client(5), 3),
+    Case("parallel", parallel_launches, 2),
+    Case("many", client(MANY), 1),
+)
+
+TARGETS = {
+    "launch busybox": 0.35,
+    "launch debian": 0.15,
+    "start busybox": 0.40,
+    "start debian": 0.40,
+    "stop -f busybox": 0.35,
+    "stop -f debian": 0.35,
+    "exec busybox": 0.50,
+    "exec debian": 0.50,
+    "delete busybox": 0.30,
+    "delete debian": 0.30,
+    f"{PARALLEL} parallel launches": 0.25,
+    f"list of {MANY} at recursion 2": 0.05,
+    "memory per container (KiB)": 0.15,
+    "daemon memory (KiB)": 1.0,
+    "CLI list of 5": 3.0,
+    f"CLI list of {MANY}": 0.5,
+}
+"""The ratio to the real LXD, in the same run, that we want to stay below."""
