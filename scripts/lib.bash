@@ -27,3 +27,55 @@ quietly() {
     fi
     rm -f "$output"
 }
+
+# The daemon's directories, as the daemon itself finds them.
+STATE_DIR=${CORRAL_DIR:-/var/lib/corral}
+LOG_FILE=${CORRAL_DIR:+$CORRAL_DIR/logs/corrald.log}
+LOG_FILE=${LOG_FILE:-/var/log/corral/corrald.log}
+
+corral() { "$VENV/bin/corral" "$@"; }
+corrald() { "$VENV/bin/corrald" "$@"; }
+
+# Through systemd only for the system's own daemon.
+by_systemd() { has_systemd && [ -z "${CORRAL_DIR:-}" ]; }
+
+daemon_runs() { [ -S "$STATE_DIR/unix.socket" ] && corrald waitready --timeout=5 >/dev/null 2>&1; }
+
+start_daemon() {
+    local started
+    if daemon_runs; then
+        note "the daemon runs already"
+        return 0
+    fi
+    mkdir -p "$(dirname "$LOG_FILE")"
+    if by_systemd; then
+        scripts/install --system
+        systemctl start corral.socket corral.service corral-instances.service || die "systemd could not start the daemon: journalctl -u corral"
+    else
+        start_lxcfs
+        mkdir -p "$STATE_DIR"
+        setsid "$VENV/bin/corrald" --verbose --logfile "$LOG_FILE" </dev/null >>"$LOG_FILE.output" 2>&1 &
+        started=$!
+        echo "$started" >"$STATE_DIR/corrald.pid"
+        disown
+    fi
+    corrald waitready --timeout=60 >/dev/null 2>&1 || {
+        tail -n 20 "$LOG_FILE" "$LOG_FILE.output" >&2 2>/dev/null
+        die "the daemon does not get ready; its log is $LOG_FILE"
+    }
+    note "log: $LOG_FILE"
+}
+
+# /proc and /sys views with the container's own limits. Where systemd runs, its unit does this.
+start_lxcfs() {
+    local _
+    if [ ! -e /dev/fuse ] || ! command -v lxcfs >/dev/null || mountpoint -q /var/lib/lxcfs; then return 0; fi
+    mkdir -p /var/lib/lxcfs
+    setsid lxcfs /var/lib/lxcfs </dev/null >/dev/null 2>&1 &
+    disown
+    for _ in {1..50}; do
+        mountpoint -q /var/lib/lxcfs && return 0
+        sleep 0.1
+    done
+    note "lxcfs does not start: containers will show the host's memory and processors"
+}

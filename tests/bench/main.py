@@ -10,8 +10,6 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
-
 from bench.cases import CASES, TARGETS, Case
 from bench.servers import Server
 from harness import images, programs
