@@ -30,8 +30,8 @@ quietly() {
 
 # The daemon's directories, as the daemon itself finds them.
 STATE_DIR=${CORRAL_DIR:-/var/lib/corral}
-LOG_FILE=${CORRAL_DIR:+$CORRAL_DIR/logs/corrald.log}
-LOG_FILE=${LOG_FILE:-/var/log/corral/corrald.log}
+LOG_FILE=${CORRAL_DIR:+$CORRAL_DIR/logs/corral.log}
+LOG_FILE=${LOG_FILE:-/var/log/corral/corral.log}
 
 corral() { "$VENV/bin/corral" "$@"; }
 corrald() { "$VENV/bin/corrald" "$@"; }
