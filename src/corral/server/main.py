@@ -25,6 +25,8 @@ from corral.server.db.database import Database, LocalDatabase
 from corral.server.events.bus import Events
 from corral.server.host import systemd
 from corral.server.host.threads import in_thread
+from corral.server.images import delete as images
+from corral.server.images.model import ImageDeleted, ImageRefreshed
 from corral.server.instances import boot as instances
 from corral.server.lifetime import Lifetime
 from corral.server.locks import Locks
@@ -38,7 +40,7 @@ from corral.server.rest.routes import table
 from corral.server.rest.routing import Router
 from corral.server.settings.environment import Environment
 from corral.server.settings.settings import Settings, SettingsChanged
-from corral.server.storage import pools, registry
+from corral.server.storage import pools, registry, volumes
 from corral.server.warnings.record import PRUNE_INTERVAL_S, Recorder
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ OPERATIONS_GRACE_S = 5.0
 Step = Callable[[Context], Awaitable[None]]
 
 START_STEPS: tuple[Step, ...] = (
+    images.sweep,
     instances.add_parts,
     pools.mount_all,
     networks.start_networks,
@@ -147,9 +150,14 @@ class Daemon:
         self._network = NetworkListener(self.context)
         parts.add(Guesses())
         self.context.events.on(SettingsChanged, self._network.react)
+        self.context.events.on(ImageDeleted, self._forget_image)
+        self.context.events.on(ImageRefreshed, self._forget_image)
         self._warnings = Recorder(self.context)
         self._warnings.subscribe()
         self._activated = False
+
+    async def _forget_image(self, event: ImageDeleted | ImageRefreshed) -> None:
+        await volumes.delete_image(self.context, event.fingerprint)
 
     async def run(self) -> None:
         """Start, serve until asked to end, stop."""

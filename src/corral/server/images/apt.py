@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-DEFAULT_ARCHIVE = "http://deb.debian.org/debian"
-DEFAULT_SECURITY = "http://deb.debian.org/debian-security"
+from corral.errors import NotSupported
+
 DEFAULT_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _DEBIAN_SUITE = re.compile(
     r"(bullseye|bookworm|trixie|forky|sid|oldoldstable|oldstable|stable|testing|unstable)(?P<part>-updates|-security|/updates)?/?"
@@ -28,7 +28,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Mirrors:
-    """The archives to build from."""
+    """The archives to build from; `security` is empty where the machine gets no security updates."""
 
     archive: str
     security: str
@@ -43,8 +43,18 @@ def read_sources(directory: Path = Path("/etc/apt")) -> list[Source]:
         if path.suffix not in (".list", ".sources") or not path.is_file():
             continue
         parse = parse_deb822 if path.suffix == ".sources" else parse_list
-        sources += parse(path.read_text(errors="replace"))
+        sources += map(_resolve_list, parse(path.read_text(errors="replace")))
     return sources
+
+
+def _resolve_list(source: Source) -> Source:
+    """A source that names a file of mirrors (`mirror+file:/PATH`), with the first of them instead."""
+    path = Path(source.uri.removeprefix("mirror+file:"))
+    if source.uri.startswith("mirror+file:/") and path.is_file():
+        for line in path.read_text(errors="replace").splitlines():
+            if line.startswith(("http://", "https://")):
+                return replace(source, uri=line.split()[0])
+    return source
 
 
 def parse_list(text: str) -> list[Source]:
@@ -80,9 +90,10 @@ def parse_deb822(text: str) -> list[Source]:
 
 
 def choose_mirrors(sources: Iterable[Source], mirror: str = "") -> Mirrors:
-    """The archives that this machine uses for Debian itself; Debian's own where it uses none.
+    """The archives that this machine uses for Debian itself.
 
     A `mirror` given by the user serves the archive; the security updates keep coming from where the machine has them.
+    Raises NotSupported where no mirror is given and the machine uses none.
     """
     archive = security = None
     for source in sources:
@@ -93,11 +104,14 @@ def choose_mirrors(sources: Iterable[Source], mirror: str = "") -> Mirrors:
             security = security or source
         elif match["part"] is None:
             archive = archive or source
-    keyring = archive.signed_by if archive is not None else ""
+    if not mirror and archive is None:
+        raise NotSupported(
+            "The apt sources of this machine have no Debian mirror to build from: give one (--mirror URL)"
+        )
     return Mirrors(
-        archive=(mirror or (archive.uri if archive is not None else DEFAULT_ARCHIVE)).rstrip("/"),
-        security=(security.uri if security is not None else DEFAULT_SECURITY).rstrip("/"),
-        signed_by=keyring or DEFAULT_KEYRING,
+        archive=(mirror or (archive.uri if archive is not None else "")).rstrip("/"),
+        security=security.uri.rstrip("/") if security is not None else "",
+        signed_by=(archive.signed_by if archive is not None else "") or DEFAULT_KEYRING,
     )
 
 
@@ -122,5 +136,6 @@ def source_lines(mirrors: Mirrors, codename: str, options: Mapping[str, str]) ->
     lines = [f"{prefix}{mirrors.archive} {codename} main"]
     if codename != "sid":
         lines.append(f"{prefix}{mirrors.archive} {codename}-updates main")
-        lines.append(f"{prefix}{mirrors.security} {codename}-security main")
+        if mirrors.security:
+            lines.append(f"{prefix}{mirrors.security} {codename}-security main")
     return lines

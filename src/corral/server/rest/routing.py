@@ -108,17 +108,19 @@ class Routes:
 
 
 class _Node:
-    __slots__ = ("children", "parameter", "parameter_name", "routes")
+    __slots__ = ("children", "parameter", "parameter_name", "routes", "tail", "tail_name")
 
     def __init__(self) -> None:
         self.children: dict[str, _Node] = {}
         self.parameter: _Node | None = None
         self.parameter_name = ""
         self.routes: dict[str, Route] = {}
+        self.tail: _Node | None = None
+        self.tail_name = ""
 
 
 class Router:
-    """Finds the routes of a path. Fixed words win over parameters."""
+    """Finds the routes of a path. Fixed words win over parameters; `{name*}` takes all the rest, slashes too."""
 
     def __init__(self, tables: Iterable[Routes]) -> None:
         self._root = _Node()
@@ -129,7 +131,10 @@ class Router:
     def find(self, parts: list[str]) -> tuple[dict[str, Route], dict[str, str]] | None:
         """The routes by method and the arguments of a path's escaped parts; None for an unknown path."""
         node, arguments = self._root, {}
-        for part in parts:
+        for depth, part in enumerate(parts):
+            if node.tail is not None and part != "":
+                arguments[node.tail_name] = "/".join(parts[depth:])
+                return node.tail.routes, arguments
             child = node.children.get(part)
             if child is None and node.parameter is not None and part != "":
                 arguments[node.parameter_name] = part
@@ -142,7 +147,10 @@ class Router:
     def _insert(self, route: Route) -> None:
         node = self._root
         for part in route.pattern.strip("/").split("/"):
-            if part.startswith("{"):
+            if part.endswith("*}"):
+                node.tail, node.tail_name = node.tail or _Node(), part[1:-2]
+                node = node.tail
+            elif part.startswith("{"):
                 if node.parameter is None:
                     node.parameter, node.parameter_name = _Node(), part[1:-1]
                 if node.parameter_name != part[1:-1]:

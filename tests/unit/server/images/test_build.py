@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, NotSupported
 from corral.server.images import apt, build, debian
 from corral.server.images.recipe import Recipe
 
@@ -57,11 +57,19 @@ def test_deb822_sources() -> None:
 
 def test_one_line_sources() -> None:
     mirrors = apt.choose_mirrors(apt.parse_list(LIST))
-    assert mirrors == apt.Mirrors("https://own.example/debian", apt.DEFAULT_SECURITY, "/etc/apt/keys/own.gpg")
+    assert mirrors == apt.Mirrors("https://own.example/debian", "", "/etc/apt/keys/own.gpg")
+    assert len(apt.source_lines(mirrors, "trixie", {})) == 2
 
 
-def test_a_machine_without_debian_sources_uses_debians_own() -> None:
-    assert apt.choose_mirrors([]).archive == apt.DEFAULT_ARCHIVE
+def test_a_file_of_mirrors(tmp_path: Path) -> None:
+    (tmp_path / "mirrors").write_text("# ours\nhttp://first.example/debian priority:1\nhttp://second.example/debian\n")
+    (tmp_path / "sources.list").write_text(f"deb mirror+file:{tmp_path}/mirrors bookworm main\n")
+    assert apt.choose_mirrors(apt.read_sources(tmp_path)).archive == "http://first.example/debian"
+
+
+def test_a_machine_without_debian_sources_needs_a_mirror() -> None:
+    with pytest.raises(NotSupported, match="give one"):
+        apt.choose_mirrors([])
     assert apt.choose_mirrors([], "http://given.example/debian/").archive == "http://given.example/debian"
 
 

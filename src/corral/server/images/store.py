@@ -1,0 +1,188 @@
+"""SQL of images."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from corral.errors import AlreadyExists, Conflict, InvalidRequest, NotFound
+from corral.server.db import rows
+from corral.server.db.database import Tx
+from corral.server.events.model import format_time, utc_now
+from corral.server.images import alias_store
+from corral.server.images.model import ARCHITECTURES, NEVER, PROTOCOLS, TYPES, Image, UpdateSource
+
+_SELECT = (
+    "SELECT i.id, p.name AS project, i.fingerprint, i.filename, i.size, i.public, i.auto_update, i.cached,"
+    " i.architecture, i.type, i.creation_date, i.expiry_date, i.upload_date, i.last_use_date"
+    " FROM images i JOIN projects p ON p.id = i.project_id"
+)
+
+
+def _load(tx: Tx, where: str, *values: str | int) -> list[Image]:
+    found = tx.rows(f"{_SELECT} WHERE {where} ORDER BY i.id", *values)
+    ids = [row["id"] for row in found]
+    properties = rows.read_configs(tx, "images_properties", "image_id", ids)
+    profiles = _profiles(tx, ids)
+    aliases = alias_store.of_images(tx, ids)
+    sources = _sources(tx, ids)
+    return [
+        Image(
+            id=row["id"],
+            project=row["project"],
+            fingerprint=row["fingerprint"],
+            filename=row["filename"],
+            size=row["size"],
+            public=bool(row["public"]),
+            auto_update=bool(row["auto_update"]),
+            cached=bool(row["cached"]),
+            architecture=ARCHITECTURES[row["architecture"]],
+            type=TYPES[row["type"]],
+            created_at=row["creation_date"] or "",
+            expires_at=row["expiry_date"] or "",
+            uploaded_at=row["upload_date"],
+            last_used_at=row["last_use_date"] or "",
+            properties=properties.get(row["id"], {}),
+            profiles=profiles.get(row["id"], []),
+            aliases=aliases.get(row["id"], []),
+            update_source=sources.get(row["id"]),
+        )
+        for row in found
+    ]
+
+
+def _profiles(tx: Tx, ids: Sequence[int]) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for image, name in tx.rows(
+        "SELECT ip.image_id, pr.name FROM images_profiles ip JOIN profiles pr ON pr.id = ip.profile_id"
+        f" WHERE ip.image_id IN ({rows.marks(ids)}) ORDER BY ip.rowid",
+        *ids,
+    ):
+        found.setdefault(image, []).append(name)
+    return found
+
+
+def _sources(tx: Tx, ids: Sequence[int]) -> dict[int, UpdateSource]:
+    return {
+        row["image_id"]: UpdateSource(row["server"], PROTOCOLS[row["protocol"]], row["certificate"], row["alias"])
+        for row in tx.rows(f"SELECT * FROM images_source WHERE image_id IN ({rows.marks(ids)})", *ids)
+    }
+
+
+def list_images(tx: Tx, project: str, *, public_only: bool = False) -> list[Image]:
+    """The images of a project, in the order in which they came."""
+    return _load(tx, "p.name = ? AND i.public >= ?", project, int(public_only))
+
+
+def get_image(tx: Tx, project: str, fingerprint: str) -> Image:
+    """The image whose fingerprint is or begins with this. Raises NotFound, Conflict where more than one does."""
+    if re.fullmatch(r"[0-9a-f]{1,64}", fingerprint) is None:
+        raise NotFound("Image not found")
+    found = _load(tx, "p.name = ? AND i.fingerprint LIKE ?", project, f"{fingerprint}%")
+    if not found:
+        raise NotFound("Image not found")
+    if len(found) > 1:
+        raise Conflict("More than one image matches")
+    return found[0]
+
+
+def find_image(tx: Tx, project: str, fingerprint: str) -> Image | None:
+    """The image of exactly this fingerprint, or None."""
+    found = _load(tx, "p.name = ? AND i.fingerprint = ?", project, fingerprint)
+    return found[0] if found else None
+
+
+def resolve_image(tx: Tx, project: str, name: str) -> Image:
+    """The image that a user means by a name: an alias, else (the beginning of) a fingerprint. Raises NotFound."""
+    alias = alias_store.find_alias(tx, project, name)
+    return get_image(tx, project, alias.target if alias is not None else name)
+
+
+def count_projects(tx: Tx, fingerprint: str) -> int:
+    """How many projects have the image of this fingerprint; they share its files."""
+    row = tx.row("SELECT COUNT(*) AS count FROM images WHERE fingerprint = ?", fingerprint)
+    return int(row["count"]) if row is not None else 0
+
+
+def list_fingerprints(tx: Tx) -> set[str]:
+    """The fingerprints of all projects' images."""
+    return {row["fingerprint"] for row in tx.rows("SELECT DISTINCT fingerprint FROM images")}
+
+
+def insert_image(tx: Tx, image: Image) -> int:
+    """Add an image (its `id` and `uploaded_at` are ignored) with properties, profiles and aliases; returns its id.
+
+    Raises AlreadyExists for the fingerprint or an alias, InvalidRequest for a profile that does not exist.
+    """
+    if find_image(tx, image.project, image.fingerprint) is not None:
+        raise AlreadyExists("Image with same fingerprint already exists")
+    project = tx.row("SELECT id FROM projects WHERE name = ?", image.project)
+    if project is None:
+        raise NotFound("Project not found")
+    image_id = tx.execute(
+        "INSERT INTO images (fingerprint, filename, size, public, architecture, creation_date, expiry_date,"
+        " upload_date, cached, auto_update, project_id, type) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        image.fingerprint,
+        image.filename,
+        image.size,
+        int(image.public),
+        ARCHITECTURES.index(image.architecture),
+        image.created_at,
+        image.expires_at or NEVER,
+        format_time(utc_now()),
+        int(image.cached),
+        int(image.auto_update),
+        project["id"],
+        TYPES.index(image.type),
+    )
+    tx.execute("INSERT INTO images_nodes (image_id, node_id) VALUES (?, 1)", image_id)
+    _write_properties(tx, image_id, image.properties)
+    _write_profiles(tx, image.project, image_id, image.profiles)
+    for name, description in image.aliases:
+        alias_store.insert_alias(tx, image.project, name, image_id, description)
+    return image_id
+
+
+def update_image(tx: Tx, image: Image) -> None:
+    """Store what clients may change: public, auto_update, expires_at, properties and profiles."""
+    tx.execute(
+        "UPDATE images SET public = ?, auto_update = ?, expiry_date = ? WHERE id = ?",
+        int(image.public),
+        int(image.auto_update),
+        image.expires_at or NEVER,
+        image.id,
+    )
+    _write_properties(tx, image.id, image.properties)
+    tx.execute("DELETE FROM images_profiles WHERE image_id = ?", image.id)
+    _write_profiles(tx, image.project, image.id, image.profiles)
+
+
+def touch_image(tx: Tx, image_id: int) -> None:
+    """Remember that an image was used now."""
+    tx.execute("UPDATE images SET last_use_date = ? WHERE id = ?", format_time(utc_now()), image_id)
+
+
+def delete_image(tx: Tx, image_id: int) -> None:
+    """Remove an image's row, with its aliases and properties."""
+    tx.execute("DELETE FROM images WHERE id = ?", image_id)
+
+
+def _write_properties(tx: Tx, image_id: int, properties: Mapping[str, str]) -> None:
+    tx.execute("DELETE FROM images_properties WHERE image_id = ?", image_id)
+    tx.many(
+        "INSERT INTO images_properties (image_id, type, key, value) VALUES (?, 0, ?, ?)",
+        [(image_id, key, value) for key, value in properties.items()],
+    )
+
+
+def _write_profiles(tx: Tx, project: str, image_id: int, names: Iterable[str]) -> None:
+    """A project without profiles of its own uses those of the default project."""
+    for name in dict.fromkeys(names):
+        row = tx.row(
+            "SELECT pr.id FROM profiles pr JOIN projects p ON p.id = pr.project_id"
+            " WHERE pr.name = ? AND p.name IN (?, 'default') ORDER BY p.name = ? DESC",
+            name,
+            project,
+            project,
+        )
+        if row is None:
+            raise InvalidRequest(f"Profile '{name}' doesn't exist")
+        tx.execute("INSERT INTO images_profiles (image_id, profile_id) VALUES (?, ?)", image_id, row["id"])

@@ -1,0 +1,71 @@
+"""Files as answers: one as it is, several as parts of a form; the kernel copies them to the socket."""
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from corral.errors import NotFound
+from corral.server.host.threads import in_thread
+from corral.server.rest.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class SentFile:
+    """A file to send: the name of its part, the name to save it under, and where it is."""
+
+    part: str
+    filename: str
+    path: Path
+
+
+async def send(request: Request, files: Sequence[SentFile]) -> web.StreamResponse:
+    """Send one file inline (with ranges), or several as multipart/form-data. Raises NotFound where one is missing."""
+    if not await in_thread(lambda: all(file.path.is_file() for file in files)):
+        raise NotFound(f"The file {files[0].filename} is missing on the server")
+    if len(files) == 1:
+        return web.FileResponse(
+            files[0].path,
+            headers={
+                "Content-Type": "application/octet-stream",
+                "Content-Disposition": f"inline;filename={files[0].filename}",
+            },
+        )
+    return await _send_form(request, files)
+
+
+async def _send_form(request: Request, files: Sequence[SentFile]) -> web.StreamResponse:
+    boundary = uuid.uuid4().hex
+    heads = [
+        (
+            f"{'' if index == 0 else chr(13) + chr(10)}--{boundary}\r\n"
+            f'Content-Disposition: form-data; name="{file.part}"; filename="{file.filename}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        ).encode()
+        for index, file in enumerate(files)
+    ]
+    tail = f"\r\n--{boundary}--\r\n".encode()
+    sizes = await in_thread(lambda: [file.path.stat().st_size for file in files])
+    response = web.StreamResponse(headers={"Content-Type": f"multipart/form-data; boundary={boundary}"})
+    response.content_length = sum(map(len, heads)) + sum(sizes) + len(tail)
+    await response.prepare(request.raw)
+    if request.raw.method == "HEAD":
+        return response
+    for head, size, file in zip(heads, sizes, files, strict=True):
+        await response.write(head)
+        await _send_file(request, response, file.path, size)
+    await response.write(tail)
+    await response.write_eof()
+    return response
+
+
+async def _send_file(request: Request, response: web.StreamResponse, path: Path, size: int) -> None:
+    transport = request.raw.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("The client went away")
+    with open(path, "rb") as stream:
+        if size:
+            await asyncio.get_running_loop().sendfile(transport, stream, 0, size)
