@@ -21,7 +21,6 @@ from corral.server.instances.container.lxc_config import lxc_config
 from corral.server.instances.model import (
     Instance,
     containers_dir,
-    devices_dir,
     is_true,
     log_dir,
     seccomp_path,
@@ -174,15 +173,10 @@ async def plan_idmap(context: Context, instance: Instance) -> idmaps.Plan:
 
 
 async def _attach_devices(state: _Start, undo: Rollback) -> None:
-    await in_thread(_make_devices_dir, devices_dir(state.context.member, state.instance))
     state.attached = await attach.attach_all(state.context, state.instance, undo)
     state.volatile.update(
         {key: value for key, value in state.attached.volatile.items() if state.instance.config.get(key) != value}
     )
-
-
-def _make_devices_dir(path: Path) -> None:
-    path.mkdir(mode=0o711, parents=True, exist_ok=True)
 
 
 async def _apply_templates(state: _Start) -> None:
