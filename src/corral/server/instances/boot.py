@@ -11,7 +11,20 @@ from corral.server.context import Context
 from corral.server.host import idmap
 from corral.server.host.liblxc_socket import scan_running
 from corral.server.host.threads import in_thread
-from corral.server.instances import busy, delete, exits, facts, keys, rename, running, snapshot, start, stop, store
+from corral.server.instances import (
+    busy,
+    delete,
+    exits,
+    facts,
+    keys,
+    reactions,
+    rename,
+    running,
+    snapshot,
+    start,
+    stop,
+    store,
+)
 from corral.server.instances.container import runtime
 from corral.server.instances.idmaps import HostIds
 from corral.server.instances.model import Instance, containers_dir, is_true, target_path
@@ -35,6 +48,7 @@ async def add_parts(context: Context) -> None:
     context.parts.add(await in_thread(_host_ids))
     context.parts.add(Running())
     exits.watch(context)
+    reactions.listen(context)
 
 
 def _host_ids() -> HostIds:

@@ -241,7 +241,7 @@ async def _resize_root(context: Context, old: Instance, new: Instance) -> None:
         await volumes.resize(context, await root_volume.get(context, new), size)
 
 
-async def apply_profile(context: Context, project: str, profile: str, write: Callable[[Tx], None]) -> None:
+async def apply_profile(context: Context, project: str, profile: str, write: Callable[[Tx], object]) -> None:
     """Change a profile by `write`, unless an instance that uses it could not live with it, and bring those along.
 
     Raises InvalidRequest that names the instances that failed to follow; the profile is changed then all the same.
