@@ -298,4 +298,4 @@ _VOLATILE_SUFFIXES = [
 
 def is_device_volatile(name: str) -> bool:
     """Whether this is a volatile key of a device, as `volatile.eth0.hwaddr`."""
-    return name.startswith("volatile.") and name.endswith(tuple(_VOLATILE_SUFFIXES))
+    return name.startswith("volatile.") and name.count(".") > 1 and name.endswith(tuple(_VOLATILE_SUFFIXES))

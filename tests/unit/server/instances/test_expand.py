@@ -11,7 +11,10 @@ def test_later_profiles_win_and_the_instance_over_all() -> None:
 
 
 def test_a_device_replaces_the_one_of_the_same_name_as_a_whole() -> None:
-    profiles = [Profile("a", {}, {"root": {"type": "disk", "size": "1GiB"}}), Profile("b", {}, {"eth0": {"type": "nic"}})]
+    profiles = [
+        Profile("a", {}, {"root": {"type": "disk", "size": "1GiB"}}),
+        Profile("b", {}, {"eth0": {"type": "nic"}}),
+    ]
     expanded = expand_devices(profiles, {"root": {"type": "none"}})
     assert expanded == {"root": {"type": "none"}, "eth0": {"type": "nic"}}
     expanded["eth0"]["name"] = "changed"
