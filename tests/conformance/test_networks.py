@@ -29,7 +29,7 @@ def rows(lxc: Client) -> dict[str, list[str]]:
 def test_list(lxc: Client, network: str) -> None:
     listed = rows(lxc)
     assert listed[network] == ["bridge", "YES", "10.88.1.1/24", "none", "", "0", "CREATED"]
-    assert listed["lo"] == ["loopback", "NO", "", "", "", "0", ""]
+    assert "lo" not in listed
 
 
 def test_show(lxc: Client, network: str) -> None:
@@ -61,7 +61,7 @@ def test_keys(lxc: Client, network: str) -> None:
     lxc("network", "set", network, "ipv4.nat=true")
     assert lxc("network", "get", network, "ipv4.nat") == "true\n"
     lxc("network", "unset", network, "ipv4.nat")
-    assert lxc("network", "get", network, "ipv4.nat") == "\n"
+    assert lxc("network", "get", network, "ipv4.nat") == ""
     said = lxc.fails("network", "set", network, "bogus=1")
     assert f'Invalid option for network "{network}" option "bogus"' in said
 

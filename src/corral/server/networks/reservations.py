@@ -156,7 +156,8 @@ def _write(site: Site, network: Network, reservation: Reservation) -> bool:
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / reservation.file_name
     wanted = {ipaddress.ip_address(text) for text in (reservation.ipv4, reservation.ipv6) if text}
-    for other, addresses in _read_all(directory).items():
+    # Most NICs ask for a name only; what the others have is read only for those that ask for an address.
+    for other, addresses in _read_all(directory).items() if wanted else ():
         for address in wanted.intersection(addresses):
             if other != path.name:
                 raise Conflict(f'Address {address} is already reserved on network "{network.name}" for {other}')

@@ -6,6 +6,7 @@ repair alike, and does not disturb what is in use.
 
 import errno
 import logging
+import shutil
 from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
@@ -201,7 +202,17 @@ def _configure_routes(host: Netlink, plan: BridgePlan, index: int, guest_routes:
 
 
 async def apply_firewall(plan: BridgePlan, site: Site) -> None:
-    """Put the bridge's rules in place, ours in one transaction and those among iptables' own."""
+    """Put the bridge's rules in place, ours in one transaction and those among iptables' own.
+
+    Raises NotSupported where there is no nft and the bridge filters or translates.
+    """
+    if not _has_nft():
+        if firewall.plan_chains(plan):
+            raise NotSupported(
+                f'Network "{plan.name}" needs nft for its filters and NAT: install the package nftables, or unset '
+                "ipv4.nat and ipv6.nat and set ipv4.firewall=false and ipv6.firewall=false"
+            )
+        return
     try:
         await nftables.apply(firewall.render_nft(plan, site.table))
     except CommandFailed as error:
@@ -211,6 +222,8 @@ async def apply_firewall(plan: BridgePlan, site: Site) -> None:
 
 async def remove_firewall(network: str, site: Site) -> None:
     """Remove the bridge's rules everywhere, and our table with its last chain."""
+    if not _has_nft():
+        return
     await nftables.apply(firewall.render_removal(network, site.table))
     if not await nftables.list_chains("inet", site.table):
         await nftables.delete_table("inet", site.table)
@@ -219,6 +232,8 @@ async def remove_firewall(network: str, site: Site) -> None:
 
 async def firewall_is_complete(plan: BridgePlan, site: Site) -> bool:
     """Whether all rules of the bridge are in place, in our tables and among iptables' own."""
+    if not _has_nft():
+        return not firewall.plan_chains(plan)
     tables = await _tables()
     ours = await nftables.list_rules("inet", site.table) if ("inet", site.table) in tables else []
     if not firewall.is_complete(plan, ours):
@@ -251,7 +266,9 @@ async def _tables() -> set[tuple[str, str]]:
     return set(await nftables.list_tables())
 
 
+def _has_nft() -> bool:
+    return shutil.which("nft") is not None
+
+
 def _nft_reason(error: CommandFailed) -> str:
-    if error.exit_code is None:
-        return "nft could not be run: install the package nftables"
     return error.stderr.strip().splitlines()[0] if error.stderr.strip() else str(error)
