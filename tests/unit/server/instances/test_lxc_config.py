@@ -1,0 +1,165 @@
+"""Specs and the liblxc configuration that is made of them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from corral.server.devices.model import Mount, Nic
+from corral.server.host.cgroup import Hierarchies
+from corral.server.host.idmap import IdRange
+from corral.server.instances import idmaps
+from corral.server.instances.container.lxc_config import lxc_config
+from corral.server.instances.model import Instance, InstanceType
+from corral.server.instances.spec import HostFacts, Paths, compose, memory_limit, parse_allowance, plan_cpus
+
+UNIFIED = Hierarchies({}, Path("/sys/fs/cgroup"), frozenset({"cpu", "cpuset", "memory", "pids", "io", "devices"}))
+V1 = Hierarchies(
+    {name: Path("/sys/fs/cgroup") / name for name in ("cpu", "cpuset", "memory", "pids", "blkio", "devices")}, None
+)
+FACTS = HostFacts(
+    hierarchies=UNIFIED,
+    memory_total=8 << 30,
+    cpus=(0, 1, 2, 3),
+    has_swap_limit=True,
+    passthrough=(("/dev/fuse", False), ("/sys/kernel/debug", True)),
+    lxcfs=("/proc/meminfo",),
+)
+PATHS = Paths(Path("/pool/c1/rootfs"), Path("/logs/c1"), Path("/state/run/c1.target"), Path("/state/seccomp/c1"))
+IDMAP = idmaps.plan({}, idmaps.HostIds(IdRange(100000, 65536), IdRange(100000, 65536)), ()).idmap
+NIC = Nic((("type", "veth"), ("link", "br0"), ("name", "eth0")), "veth1")
+
+
+def instance(**config: str) -> Instance:
+    values = {key.replace("__", "."): value for key, value in config.items()}
+    return Instance(
+        id=1,
+        project="default",
+        name="c1",
+        type=InstanceType.CONTAINER,
+        architecture=2,
+        ephemeral=False,
+        stateful=False,
+        created_at="",
+        last_used_at="",
+        description="",
+        pending="",
+        config=values,
+        devices={},
+        profiles=(),
+        expanded_config=values,
+        expanded_devices={},
+    )
+
+
+def rendered(facts: HostFacts = FACTS, privileged: bool = False, **config: str) -> list[str]:
+    idmap = (None, False) if privileged else (IDMAP, True)
+    spec = compose(instance(**config), facts, PATHS, idmap, ([NIC], []))
+    return lxc_config(spec, facts).splitlines()
+
+
+def test_an_unprivileged_container() -> None:
+    assert rendered() == [
+        "lxc.log.file = /logs/c1/lxc.log",
+        "lxc.log.level = warn",
+        "lxc.console.buffer.size = auto",
+        "lxc.console.size = auto",
+        "lxc.console.logfile = /logs/c1/console.log",
+        "lxc.mount.auto = proc:rw sys:rw cgroup:rw:force",
+        "lxc.autodev = 1",
+        "lxc.pty.max = 1024",
+        "lxc.tty.max = 0",
+        "lxc.arch = linux64",
+        "lxc.uts.name = c1",
+        "lxc.hook.version = 1",
+        'lxc.hook.post-stop = 3>/dev/null; echo "$LXC_TARGET" > /state/run/c1.target; [ "$LXC_TARGET" != reboot ]',
+        "lxc.apparmor.profile = unconfined",
+        "lxc.seccomp.profile = /state/seccomp/c1",
+        "lxc.idmap = u 0 100000 65536",
+        "lxc.idmap = g 0 100000 65536",
+        "lxc.rootfs.path = dir:/pool/c1/rootfs",
+        "lxc.rootfs.options = idmap=container",
+        "lxc.mount.entry = /dev/fuse dev/fuse none bind,create=file,optional 0 0",
+        "lxc.mount.entry = /sys/kernel/debug sys/kernel/debug none rbind,create=dir,optional 0 0",
+        "lxc.mount.entry = /dev/mqueue dev/mqueue none rbind,create=dir,optional 0 0",
+        "lxc.mount.entry = /var/lib/lxcfs/proc/meminfo proc/meminfo none bind,optional 0 0",
+        "lxc.net.0.type = veth",
+        "lxc.net.0.link = br0",
+        "lxc.net.0.name = eth0",
+    ]
+
+
+def test_a_privileged_container() -> None:
+    lines = rendered(privileged=True)
+    assert "lxc.mount.auto = proc:mixed sys:mixed cgroup:rw:force" in lines
+    assert "lxc.cap.drop = sys_time sys_module sys_rawio mac_admin mac_override" in lines
+    assert "lxc.cgroup2.devices.deny = a" in lines
+    assert not [line for line in lines if "idmap" in line]
+    inside = rendered(replace(FACTS, in_user_namespace=True), privileged=True)
+    assert not [line for line in inside if "devices" in line]
+
+
+def test_the_control_groups_of_version_1() -> None:
+    lines = rendered(replace(FACTS, hierarchies=V1), limits__memory="64MiB", limits__processes="9")
+    assert "lxc.mount.auto = proc:rw sys:rw cgroup:mixed" in lines
+    assert "lxc.cgroup.memory.limit_in_bytes = 67108864" in lines
+    assert "lxc.cgroup.memory.memsw.limit_in_bytes = 67108864" in lines
+    assert "lxc.cgroup.pids.max = 9" in lines
+
+
+def test_limits_environment_and_raw_lines() -> None:
+    lines = rendered(
+        limits__memory="50%",
+        limits__cpu="0-1",
+        limits__cpu__allowance="25ms/100ms",
+        limits__kernel__nofile="1000:2000",
+        environment__A="b c",
+        security__nesting="true",
+        raw__lxc="lxc.signal.halt = SIGTERM",
+    )
+    assert [line for line in lines if line.startswith("lxc.cgroup2.")] == [
+        "lxc.cgroup2.memory.high = max",
+        f"lxc.cgroup2.memory.max = {(8 << 30) // 100 * 50}",
+        "lxc.cgroup2.memory.swap.max = 0",
+        "lxc.cgroup2.cpu.max = 25000 100000",
+        "lxc.cgroup2.cpuset.cpus = 0-1",
+    ]
+    assert "lxc.environment = A=b c" in lines
+    assert "lxc.prlimit.nofile = 1000:2000" in lines
+    assert "lxc.mount.entry = proc dev/.lxc/proc proc create=dir,optional 0 0" in lines
+    assert lines[-1] == "lxc.signal.halt = SIGTERM"
+
+
+def test_mounts_and_no_nic() -> None:
+    mount = Mount(Path("/srv/my data"), "/mnt/a b", ("bind", "create=dir"), shifted=True)
+    spec = compose(instance(), FACTS, PATHS, (IDMAP, False), ([], [mount]))
+    lines = lxc_config(spec, FACTS).splitlines()
+    assert "lxc.net.0.type = empty" in lines
+    assert lines[-1] == "lxc.mount.entry = /srv/my\\040data mnt/a\\040b none bind,create=dir,idmap=container 0 0"
+    assert "lxc.rootfs.options = idmap=container" not in lines
+
+
+@pytest.mark.parametrize(
+    ("allowance", "priority", "expected"),
+    [
+        ("", 10, (1024, None, 100000)),
+        ("", 0, (1014, None, 100000)),
+        ("50%", 10, (512, None, 100000)),
+        ("100%", 10, (1024, None, 100000)),
+        ("0%", 0, (2, None, 100000)),
+        ("20ms/50ms", 10, (1024, 20000, 50000)),
+    ],
+)
+def test_cpu_allowances(allowance: str, priority: int, expected: tuple[int, int | None, int]) -> None:
+    assert parse_allowance(allowance, priority) == expected
+
+
+def test_memory_limits() -> None:
+    assert memory_limit("512MiB", 1000) == 512 << 20
+    assert memory_limit("10%", 1000) == 100
+
+
+def test_cpus_are_spread() -> None:
+    assert plan_cpus({"a": "2", "b": "2", "c": "1"}, range(4)) == {"a": "0-1", "b": "2-3", "c": "0"}
+    assert plan_cpus({"pinned": "0-1", "a": "1", "b": "9"}, range(3)) == {"a": "2", "b": "0-2"}
+    assert plan_cpus({"none": ""}, range(2)) == {}
