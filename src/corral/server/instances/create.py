@@ -14,6 +14,8 @@ from corral.server.db.database import Tx
 from corral.server.devices import registry
 from corral.server.events.model import Lifecycle, format_time, utc_now
 from corral.server.host.threads import in_thread
+from corral.server.images import store as images
+from corral.server.images.model import Image
 from corral.server.instances import (
     attach,
     backup_file,
@@ -26,10 +28,8 @@ from corral.server.instances import (
     store,
     validation,
 )
-from corral.server.instances.image_source import SourceImage
 from corral.server.instances.model import Instance, InstanceType
 from corral.server.instances.store import NewInstance
-from corral.server.operations.model import report
 from corral.server.rollback import Rollback
 from corral.server.storage import volumes
 from corral.server.storage.model import Volume
@@ -40,7 +40,7 @@ class Plan:
     """A new instance as it was asked for, checked against the database. `image` is None for an empty one."""
 
     new: NewInstance
-    image: SourceImage | None
+    image: Image | None
 
 
 async def plan_instance(context: Context, project: str, body: InstancesPost) -> Plan:
@@ -60,10 +60,8 @@ def _plan(tx: Tx, project: str, body: InstancesPost) -> Plan:
         kind = InstanceType(body.type or "container")
     except ValueError:
         raise InvalidRequest(f"Invalid instance type {body.type!r}") from None
-    if image is not None and image.type is not kind:
-        raise InvalidRequest(
-            f'Requested image\'s type "{image.type.value}" doesn\'t match instance type "{kind.value}"'
-        )
+    if image is not None and image.type != kind.value:
+        raise InvalidRequest(f'Requested image\'s type "{image.type}" doesn\'t match instance type "{kind.value}"')
     if kind is InstanceType.VIRTUAL_MACHINE:
         raise NotSupported('Instance type "virtual-machine" is not supported on this server')
     profiles = body.profiles
@@ -87,7 +85,7 @@ def _plan(tx: Tx, project: str, body: InstancesPost) -> Plan:
     return Plan(new, image)
 
 
-def _resolve_source(tx: Tx, project: str, body: InstancesPost) -> SourceImage | None:
+def _resolve_source(tx: Tx, project: str, body: InstancesPost) -> Image | None:
     kind = body.source.type
     if kind == "image":
         return image_source.resolve(tx, project, body.source)
@@ -98,16 +96,16 @@ def _resolve_source(tx: Tx, project: str, body: InstancesPost) -> SourceImage | 
     raise InvalidRequest(f"Unknown source type {kind}")
 
 
-def _architecture(name: str, image: SourceImage | None) -> int:
+def _architecture(name: str, image: Image | None) -> int:
     local = architectures.local_architectures()
     asked = architectures.parse_architecture(name) if name else local[0]
-    number = image.architecture if image is not None else asked
+    number = architectures.parse_architecture(image.architecture) if image is not None else asked
     if number not in local:
         raise InvalidRequest("Requested architecture isn't supported by this host")
     return number
 
 
-def initial_config(new: NewInstance, image: SourceImage | None) -> dict[str, str]:
+def initial_config(new: NewInstance, image: Image | None) -> dict[str, str]:
     """The config that a new instance starts with: what was asked for, the image's properties, its identities."""
     config = {key: value for key, value in new.config.items() if value != ""}
     if image is not None:
@@ -161,14 +159,13 @@ async def _check_expanded(context: Context, instance: Instance) -> dict[str, str
     return volatile
 
 
-async def _create_volume(context: Context, instance: Instance, image: SourceImage | None) -> Volume:
+async def _create_volume(context: Context, instance: Instance, image: Image | None) -> Volume:
     _, root = registry.find_root_disk(instance.expanded_devices)
     kind = root_volume.volume_type(instance.type)
     config: Mapping[str, str] = {"size": root["size"]} if root.get("size") else {}
     where = (root["pool"], instance.project, instance.name, kind)
     if image is None:
         return await volumes.create_empty(context, *where, config)
-    report(create_instance_from_image_unpack_progress="Unpack")
     source = image_source.volume_source(context, image.fingerprint)
     return await volumes.create_from_image(context, *where, source, config)
 
@@ -181,10 +178,10 @@ def _prepare_directory(context: Context, instance: Instance, volume: Volume, emp
     root_volume.make_link(context.member, instance, directory)
 
 
-def _finish(tx: Tx, instance_id: int, volatile: Mapping[str, str | None], image: SourceImage | None) -> Instance:
+def _finish(tx: Tx, instance_id: int, volatile: Mapping[str, str | None], image: Image | None) -> Instance:
     values = dict(volatile)
     if image is not None:
         values["volatile.apply_template"] = "create"
-        image_source.mark_used(tx, image.id, format_time(utc_now()))
+        images.touch_image(tx, image.id)
     store.set_config(tx, instance_id, values)
     return store.finish_instance(tx, instance_id)
