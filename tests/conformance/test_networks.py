@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterator
+import ipaddress
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import yaml
 
 from harness.api import Api
 from harness.client import Client
+from harness.daemon import Daemon
+from harness.waiting import until
 
 
 @pytest.fixture
@@ -104,3 +107,45 @@ def test_a_guest_is_on_the_network(lxc: Client, instance: str, api: Api) -> None
     (used,) = (found for found in managed if f"/1.0/instances/{instance}" in found["used_by"])
     listed = list(csv.reader(io.StringIO(lxc("network", "list-leases", used["name"], "--format", "csv"))))
     assert any(row[0] == instance for row in listed)
+
+
+def addresses(api: Api, name: str) -> list[str]:
+    """The global IPv4 addresses of an instance's eth0."""
+    network = api.get(f"/1.0/instances/{name}/state")["network"] or {}
+    found = network.get("eth0", {}).get("addresses", [])
+    return [one["address"] for one in found if one["family"] == "inet" and one["scope"] == "global"]
+
+
+def test_instances_find_each_other_by_name(
+    lxc: Client, api: Api, daemon: Daemon, make_instance: Callable[..., str]
+) -> None:
+    one, other = make_instance(), make_instance()
+    (address,) = until(lambda: addresses(api, other), "an address by DHCP")
+    until(lambda: addresses(api, one), "an address by DHCP")
+    resolved = lxc("exec", one, "--", "nslookup", f"{other}.lxd")
+    assert f"Address: {address}" in resolved.replace("Address 1", "Address")
+    assert lxc("exec", one, "--", "ping", "-c", "1", "-W", "2", other)
+
+    def listed() -> dict[str, list[list[str]]]:
+        found: dict[str, list[list[str]]] = {}
+        for row in csv.reader(io.StringIO(lxc("network", "list-leases", daemon.bridge, "-f", "csv"))):
+            found.setdefault(row[0], []).append(row)
+        return found
+
+    assert address in [row[2] for row in listed()[other]]
+    assert {row[3] for row in listed()[other]} == {"DYNAMIC"}
+    api.set_state(other, "stop", force=True)
+    api.delete(other)
+    assert other not in listed()
+    directory = daemon.state_dir / "networks" / daemon.bridge
+    assert not list((directory / "dnsmasq.hosts").glob(f"{other}.*"))
+    until(lambda: address not in (directory / "dnsmasq.leases").read_text(), "the lease is given back")
+
+
+def test_a_fixed_address_is_leased(lxc: Client, api: Api, daemon: Daemon, make_instance: Callable[..., str]) -> None:
+    subnet = ipaddress.ip_interface(api.get(f"/1.0/networks/{daemon.bridge}")["config"]["ipv4.address"]).network
+    device = {"type": "nic", "network": daemon.bridge, "name": "eth0", "ipv4.address": str(subnet[77])}
+    name = make_instance(devices={"eth0": device})
+    assert until(lambda: addresses(api, name), "an address by DHCP") == [str(subnet[77])]
+    leases = csv.reader(io.StringIO(lxc("network", "list-leases", daemon.bridge, "-f", "csv")))
+    assert [row[3] for row in leases if row[2] == str(subnet[77])] == ["STATIC"]
