@@ -32,6 +32,8 @@ _KINDS = {
 }
 _SAFE_DEVICES = frozenset({(0, 0), (1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)})
 """Character devices that give nothing away: whiteouts, null, zero, full, random, urandom, tty, console, ptmx."""
+_ROOTED = ("/metadata.yaml", "/rootfs/", "/templates/")
+"""Absolute names of an image's own parts."""
 _PAX_NAMES = ("path", "linkpath", "size", "GNU.sparse.name")
 
 
@@ -256,6 +258,9 @@ class TarGuard:
             size = _decimal(values["size"])
         if kind == REGULAR and name.endswith("/"):
             kind = DIRECTORY
+        if self._policy.layout == "image" and name.startswith(_ROOTED):
+            # Written by a tool that took the archive for the root; tar cuts the slash off too.
+            name = name[1:]
         path = relative_path(name)
         if path == "" and kind != DIRECTORY:
             raise Refused("a member has no name")

@@ -187,3 +187,12 @@ def test_numbers_and_records() -> None:
         with pytest.raises(Refused):
             parse_pax(bad)
     assert relative_path("./a//b/./") == "a/b"
+
+
+def test_an_image_may_name_its_own_parts_from_the_root() -> None:
+    parts = archive(entry("metadata.yaml", b"{}"), entry("/rootfs/etc/inittab", b"x"))
+    contents, _ = judge(parts, "image")
+    assert contents.has_root
+    for name in ("/etc/passwd", "//rootfs/x", "/rootfs/../etc/passwd"):
+        with pytest.raises(Refused):
+            judge(archive(entry("metadata.yaml", b"{}"), entry(name, b"x")), "image")
