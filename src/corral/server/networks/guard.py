@@ -13,6 +13,7 @@ import time
 
 from corral.errors import CorralError
 from corral.server.context import Context
+from corral.server.events.problems import Problem, ProblemSolved
 from corral.server.host import nftables
 from corral.server.networks import reservations, store
 from corral.server.networks.drivers.protocol import Guarded
@@ -22,6 +23,8 @@ from corral.server.networks.site import site_of
 
 log = logging.getLogger(__name__)
 
+UNAVAILABLE = "Network unavailable"
+"""The warning of a network that could not be started."""
 CHECK_INTERVAL_S = 60.0
 SETTLE_S = 0.2
 """A change of the firewall comes as many messages: this long after the first one comes the check."""
@@ -61,10 +64,13 @@ class Guard:
         self._unavailable.discard(network.id)
         self._repaired.pop(network.id, None)
 
-    def mark_unavailable(self, network: Network) -> None:
-        """Note that a network could not be started; it is tried again."""
+    async def mark_unavailable(self, network: Network, error: Exception) -> None:
+        """Note that a network could not be started, also as a warning; it is tried again."""
         self._drop_lifeline(network.id)
         self._unavailable.add(network.id)
+        log.error("Network %s cannot be started: %s", network.name, error)
+        entity = ("network", network.id)
+        await self._context.events.react(Problem(UNAVAILABLE, str(error), network.project, entity))
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -92,8 +98,7 @@ class Guard:
                     try:
                         await self._check(network)
                     except (CorralError, OSError) as error:
-                        log.error("Network %s cannot be repaired: %s", network.name, error)
-                        self.mark_unavailable(network)
+                        await self.mark_unavailable(network, error)
 
     async def _check(self, network: Network) -> None:
         driver = DRIVERS.get(network.type)
@@ -110,6 +115,7 @@ class Guard:
         self._repaired[network.id] = time.monotonic()
         log.warning("Network %s is put right: %s", network.name, harm)
         await start_one(self._context, network)
+        await self._context.events.react(ProblemSolved(UNAVAILABLE, network.project, ("network", network.id)))
         await self._context.events.react(NetworkRepaired(network, harm))
 
     def _on_death(self, network: Network) -> None:

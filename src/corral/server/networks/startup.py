@@ -7,8 +7,9 @@ from typing import Any
 from corral.errors import CorralError
 from corral.server.background import Background
 from corral.server.context import Context
+from corral.server.events.problems import ProblemSolved
 from corral.server.networks import delete, store
-from corral.server.networks.guard import Guard, start_one
+from corral.server.networks.guard import UNAVAILABLE, Guard, start_one
 from corral.server.networks.model import Network, NetworkStatus
 from corral.server.networks.registry import driver_of
 from corral.server.networks.site import site_of
@@ -28,8 +29,13 @@ async def start_networks(context: Context) -> None:
             if network.status is NetworkStatus.PENDING:
                 log.warning("Removing network %s: its creation was interrupted", network.name)
                 await _attempt(network, delete.remove(context, network))
-            elif not await _attempt(network, start_one(context, network)):
-                guard.mark_unavailable(network)
+                continue
+            try:
+                await start_one(context, network)
+            except (CorralError, OSError) as error:
+                await guard.mark_unavailable(network, error)
+            else:
+                await context.events.react(ProblemSolved(UNAVAILABLE, network.project, ("network", network.id)))
     context.parts[Background].start("networks", guard.run())
 
 
@@ -46,10 +52,8 @@ def _rank(network: Network) -> int:
     return 1 if "parent" in network.config else 0
 
 
-async def _attempt(network: Network, work: Coroutine[Any, Any, None]) -> bool:
+async def _attempt(network: Network, work: Coroutine[Any, Any, None]) -> None:
     try:
         await work
     except (CorralError, OSError) as error:
         log.error("Network %s: %s", network.name, error)
-        return False
-    return True

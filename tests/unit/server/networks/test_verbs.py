@@ -13,6 +13,7 @@ from corral.server.context import Context
 from corral.server.db import rows
 from corral.server.db.database import Tx
 from corral.server.events.bus import Listener
+from corral.server.events.problems import Problem, ProblemSolved
 from corral.server.networks import create, delete, registry, rename, show, startup, store, update
 from corral.server.networks.addresses import Subnet
 from corral.server.networks.drivers.bridge.driver import Bridge
@@ -231,6 +232,13 @@ async def test_the_start_removes_halves_and_brings_up_the_rest(context: Context,
 
 
 async def test_a_network_that_cannot_start_is_unavailable_until_it_can(context: Context, driver: NotingDriver) -> None:
+    told: list[object] = []
+
+    async def note(event: object) -> None:
+        told.append(event)
+
+    context.events.on(Problem, note)
+    context.events.on(ProblemSolved, note)
     await make(context)
     driver.broken = True
     background = context.parts.add(Background())
@@ -238,9 +246,11 @@ async def test_a_network_that_cannot_start_is_unavailable_until_it_can(context: 
         await startup.start_networks(context)
     finally:
         await background.stop()
+    assert told == [Problem("Network unavailable", "broken", "default", ("network", 1))]
     assert (await show.get_network(context, "default", "br0")).status == "Unavailable"
     driver.broken = False
     await context.parts[Guard].check()
+    assert told[1:] == [ProblemSolved("Network unavailable", "default", ("network", 1))]
     assert (await show.get_network(context, "default", "br0")).status == "Created"
 
 

@@ -5,6 +5,7 @@ pid, believed only where /proc shows a dnsmasq with this network's configuration
 """
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -12,8 +13,6 @@ import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
 
 from corral.errors import CommandFailed, Conflict, NotSupported
 from corral.server.host import command, pidfd, processes
@@ -149,8 +148,9 @@ async def ensure_running(plan: BridgePlan, site: Site) -> int:
         raise Conflict(_explain(plan.name, error)) from error
     pid = int(pid_file.read_text())
     pid_file.unlink()
-    record = {"name": program, "args": arguments, "pid": pid}
-    _write_if_changed(directory / RECORD, yaml.safe_dump(record, sort_keys=False))
+    # JSON is YAML's flow style: a record that scripts for LXD can read.
+    record = f"name: {json.dumps(program)}\nargs: {json.dumps(arguments)}\npid: {pid}\n"
+    _write_if_changed(directory / RECORD, record)
     log.info("Started dnsmasq for network %s with pid %d", plan.name, pid)
     return pid
 
