@@ -4,22 +4,35 @@
 are clients of a running one. Only what the chosen program needs is imported: the user waits for this.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 
 
 def main() -> int:
-    """Run the program that `sys.argv[0]` names and return its exit status."""
-    program = os.path.basename(sys.argv[0])
-    if program not in ("corrald", "lxd"):
+    """Run the program that `sys.argv[0]` names and return its exit status.
+
+    The command line does not return: it leaves at once, since taking an interpreter down takes time too.
+    """
+    if sys.argv[0].rpartition("/")[2] not in ("corrald", "lxd"):
         from corral.cli.main import main as command_line
 
-        return command_line(sys.argv[1:])
+        _leave(command_line(sys.argv))
     from corral.cli.daemon.main import main as daemon_commands
 
-    status = daemon_commands(sys.argv[1:])
+    status = daemon_commands(sys.argv)
     if status is not None:
         return status
     from corral.server.main import main as daemon
 
     return daemon(sys.argv)
+
+
+def _leave(status: int) -> None:
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        status = status or 1  # Whoever was to read it is gone.
+    os._exit(status)

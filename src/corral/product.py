@@ -18,16 +18,18 @@ class Product:
     """One face of the programs.
 
     `name` is also the name of the nft tables, the default bridge's prefix and the log's name. `prefix` starts the
-    names of its environment variables (`LXD_DIR`, `CORRAL_DIR`).
+    names of its environment variables (`LXD_DIR`, `CORRAL_DIR`). `version` is what the programs call themselves: as
+    LXD they speak for the release whose API they serve.
     """
 
-    __slots__ = ("client", "name", "prefix", "title")
+    __slots__ = ("client", "name", "prefix", "title", "version")
 
-    def __init__(self, name: str, client: str, title: str, prefix: str) -> None:
+    def __init__(self, name: str, client: str, title: str, prefix: str, version: str) -> None:
         self.name = name
         self.client = client
         self.title = title
         self.prefix = prefix
+        self.version = version
 
     @property
     def bridge(self) -> str:
@@ -74,8 +76,8 @@ def _path(name: str) -> Path:
     return Path(name)
 
 
-CORRAL = Product(name="corral", client="corral", title="Corral", prefix="CORRAL")
-LXD = Product(name="lxd", client="lxc", title="LXD", prefix="LXD")
+CORRAL = Product(name="corral", client="corral", title="Corral", prefix="CORRAL", version="0.1.0")
+LXD = Product(name="lxd", client="lxc", title="LXD", prefix="LXD", version="5.0.2")
 
 
 def product_of(program: str) -> Product:
