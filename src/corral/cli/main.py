@@ -134,6 +134,12 @@ def _unknown(word: str, path: str, names: list[str]) -> UsageError:
     return UsageError(f'unknown command "{word}" for "{path}"{hint}')
 
 
+def print_usage_of(invocation: Invocation) -> None:
+    """The usage of a command that was called with too little, on standard error."""
+    product = invocation.session.product
+    _print_usage(product, [*(Command(word, "") for word in invocation.path.split(" ")[:-1]), invocation.command])
+
+
 def _call(product: Product, chain: list[Command], rest: list[str]) -> int:
     command = chain[-1]
     own_names = {flag.name for flag in command.flags}

@@ -52,6 +52,10 @@ class Session:
             self._remotes.project_override = self.project
         return self._remotes
 
+    def copy(self) -> Session:
+        """A session with connections of its own, for another thread."""
+        return Session(self.product, quiet=self.quiet, project=self.project, force_local=self._force_local)
+
     @property
     def force_local(self) -> bool:
         """Whether the configuration file is left alone."""

@@ -61,18 +61,21 @@ class WebSocket:
             self.is_open = False
 
     def send_some(self) -> None:
-        """Send as much as the socket takes without blocking; the socket must be ready to write."""
-        import os
-
-        try:
-            sent = os.write(self.fileno(), memoryview(self._outgoing)[:BLOCK])
-        except BlockingIOError:
-            return
-        except OSError:
-            self.is_open = False
-            self._outgoing.clear()
-            return
+        """Send as much as a socket that does not block takes."""
+        with memoryview(self._outgoing) as view:
+            try:
+                sent = self.stream.send(view[:BLOCK])
+            except BlockingIOError:
+                return
+            except OSError:
+                self.is_open = False
+                sent = len(view)
         del self._outgoing[:sent]
+
+    def has_pending(self) -> bool:
+        """Whether something was received that polling the descriptor does not show (inside TLS)."""
+        pending = getattr(self.stream, "pending", None)
+        return bool(pending and pending())
 
     def send(self, kind: int, payload: bytes = b"") -> None:
         """Send a message now."""
