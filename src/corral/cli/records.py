@@ -71,7 +71,7 @@ VOLUME = (
     "project",
     "created_at",
 )
-VOLUME_SNAPSHOT = ("config", "description", "expires_at", "name", "content_type", "created_at")
+VOLUME_SNAPSHOT = ("description", "expires_at", "name", "config", "content_type", "created_at")
 SERVER_WRITABLE = ("config",)
 SERVER = ("config", "api_extensions", "api_status", "api_version", "auth", "public", "auth_methods", "environment")
 OPERATION = (

@@ -126,8 +126,7 @@ def render_table(header: Sequence[str], rows: Sequence[Row]) -> str:
         height = max(len(lines_of_cell) for lines_of_cell in row) if row else 0
         for index in range(height):
             shown = [
-                _pad(cell[index] if index < len(cell) else "", width)
-                for cell, width in zip(row, widths, strict=True)
+                _pad(cell[index] if index < len(cell) else "", width) for cell, width in zip(row, widths, strict=True)
             ]
             lines.append("| " + " | ".join(shown) + " |")
         lines.append(border)
@@ -142,8 +141,7 @@ def render_compact(header: Sequence[str], rows: Sequence[Row]) -> str:
     for row in cells:
         for index in range(max(len(lines_of_cell) for lines_of_cell in row) if row else 0):
             shown = [
-                _pad(cell[index] if index < len(cell) else "", width)
-                for cell, width in zip(row, widths, strict=True)
+                _pad(cell[index] if index < len(cell) else "", width) for cell, width in zip(row, widths, strict=True)
             ]
             lines.append("  " + "  ".join(shown) + "  ")
     lines.append("")

@@ -27,7 +27,7 @@ class _ScannerSettings:
 try:
     import _json
 
-    _scan: "Any" = _json.make_scanner(_ScannerSettings())  # type: ignore[arg-type, unused-ignore]
+    _scan: Any = _json.make_scanner(_ScannerSettings())  # type: ignore[arg-type, unused-ignore]
     _make_encoder: Any = _json.make_encoder
     _quote: Any = _json.encode_basestring_ascii
 except (ImportError, AttributeError):  # another implementation of Python

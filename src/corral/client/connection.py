@@ -80,9 +80,7 @@ class Connection:
         """Another connection to the same server."""
         return Connection(self._connect, self._host, self._user_agent)
 
-    def request(
-        self, method: str, target: str, headers: dict[str, str] | None = None, body: Body = None
-    ) -> Response:
+    def request(self, method: str, target: str, headers: dict[str, str] | None = None, body: Body = None) -> Response:
         """Send a request and read the head of the answer. `target` is the path with its query.
 
         A body that is not bytes goes in chunks. An answer whose body was not read to its end costs a new connection.

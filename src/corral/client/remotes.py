@@ -110,9 +110,7 @@ class Remotes:
     def _connect(self, name: str, remote: Remote) -> Server:
         if name not in self._servers:
             project = remote.project if remote.project != "default" else ""
-            self._servers[name] = Server(
-                self._open(name, remote), _base_url(remote), self.project_override or project
-            )
+            self._servers[name] = Server(self._open(name, remote), _base_url(remote), self.project_override or project)
         return self._servers[name]
 
     def _open(self, name: str, remote: Remote) -> Connection:

@@ -109,9 +109,7 @@ class Server:
             merged.setdefault("project", self.project)
         return "/1.0" + path + query_string(merged)
 
-    def request(
-        self, method: str, target: str, body: Body = None, headers: dict[str, str] | None = None
-    ) -> Response:
+    def request(self, method: str, target: str, body: Body = None, headers: dict[str, str] | None = None) -> Response:
         """A raw request; `target` is complete."""
         return self.connection.request(method, target, headers, body)
 
@@ -147,9 +145,7 @@ class Server:
         """Delete what is at a path below /1.0, synchronously."""
         self.query("DELETE", self.path(path))
 
-    def start(
-        self, method: str, path: str, body: Any = None, etag: str = "", watch: Watch | None = None
-    ) -> Operation:
+    def start(self, method: str, path: str, body: Any = None, etag: str = "", watch: Watch | None = None) -> Operation:
         """Begin what the server does in the background; `watch` is told of its progress."""
         from corral.client.operations import Operation, open_events
 

@@ -28,8 +28,26 @@ MAPS = {
     "network": 1,
 }
 LISTS = frozenset(
-    "addresses aliases api_extensions auth_methods backups egress entries groups ingress locations members ports"
-    " profiles projects roles snapshots used_by when".split()
+    [
+        "addresses",
+        "aliases",
+        "api_extensions",
+        "auth_methods",
+        "backups",
+        "egress",
+        "entries",
+        "groups",
+        "ingress",
+        "locations",
+        "members",
+        "ports",
+        "profiles",
+        "projects",
+        "roles",
+        "snapshots",
+        "used_by",
+        "when",
+    ]
 )
 _EVERYTHING = 99
 _WIDTH = 80

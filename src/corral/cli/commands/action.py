@@ -151,5 +151,8 @@ START = _command("start", "Start instances", switch("stateless", "Ignore the ins
 STOP = _command("stop", "Stop instances", switch("stateful", "Store the instance state"), CONSOLE, _FORCE, _TIMEOUT)
 RESTART = _command("restart", "Restart instances", CONSOLE, _FORCE, _TIMEOUT)
 PAUSE = _command(
-    "pause", "Pause instances", long='Pause instances\n\nThe opposite of "{client} pause" is "{client} start".', hidden=True
+    "pause",
+    "Pause instances",
+    long='Pause instances\n\nThe opposite of "{client} pause" is "{client} start".',
+    hidden=True,
 )

@@ -15,8 +15,20 @@ if TYPE_CHECKING:
 
 # The fields that the server filters by; nested ones and lists of values are filtered here.
 _SERVER_FIELDS = frozenset(
-    "architecture ephemeral stateful description created_at name status status_code last_used_at location type"
-    " project".split()
+    [
+        "architecture",
+        "ephemeral",
+        "stateful",
+        "description",
+        "created_at",
+        "name",
+        "status",
+        "status_code",
+        "last_used_at",
+        "location",
+        "type",
+        "project",
+    ]
 )
 
 
