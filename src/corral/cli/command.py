@@ -84,7 +84,7 @@ class Command:
     A command with `commands` and no `run` is a group.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a declaration names all its parts
         self,
         use: str,
         short: str,

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 class Kind:
-    """A sort of record: its path below /1.0, the error where its name is missing, its fields, and its edit header."""
+    """A sort of record: its path below /1.0, the error where its name is missing, its fields, and its edit header.
+
+    `check` refuses records that cannot be changed; `sorts_users` has `show` sort what uses the record.
+    """
 
     def __init__(
         self,
@@ -29,17 +32,14 @@ class Kind:
         fields: tuple[str, ...],
         writable: tuple[str, ...],
         header: str = "",
-        *,
-        check: Callable[[dict[str, Any]], None] | None = None,
-        sorts_users: bool = False,
     ) -> None:
         self.path = path
         self.missing = missing
         self.fields = fields
         self.writable = writable
         self.header = header
-        self.check = check
-        self.sorts_users = sorts_users
+        self.check: Callable[[dict[str, Any]], None] | None = None
+        self.sorts_users = False
 
     def locate(self, invocation: Invocation) -> tuple[Server, str, str]:
         """(Server, path, name) of the record that the first argument names."""

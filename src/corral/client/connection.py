@@ -75,6 +75,11 @@ class Connection:
         self._stream: Transport | None = None
         self._buffer = b""
         self._body_pending = False
+        self._timeout_s: float | None = None
+
+    def limit_wait(self, timeout_s: float) -> None:
+        """Have every later wait for the server raise TimeoutError when it takes longer."""
+        self._timeout_s = timeout_s
 
     def clone(self) -> Connection:
         """Another connection to the same server."""
@@ -85,7 +90,7 @@ class Connection:
 
         A body that is not bytes goes in chunks. An answer whose body was not read to its end costs a new connection.
         """
-        if self._body_pending:
+        if self._body_pending or self._is_stale():
             self.close()
         head = self._head(method, target, headers or {}, body)
         reused = self._stream is not None
@@ -94,12 +99,22 @@ class Connection:
             return self._read_head(method)
         except (OSError, ConnectionLost) as error:
             self.close()
-            # A kept-alive connection may have been closed by the server just before: nothing was done then.
-            if reused and (body is None or isinstance(body, bytes)):
+            # A kept-alive connection may have been closed by the server in this moment: to ask again is harmless.
+            if reused and method == "GET" and not isinstance(error, TimeoutError):
                 return self.request(method, target, headers, body)
-            if isinstance(error, CorralError):
+            if isinstance(error, CorralError | TimeoutError):
                 raise
             raise ConnectionLost(f"The connection to the server broke: {error.strerror or error}") from error
+
+    def _is_stale(self) -> bool:
+        """Whether the server closed the kept-alive connection, which then shows as readable."""
+        if self._stream is None:
+            return False
+        import select
+
+        poll = select.poll()
+        poll.register(self._stream.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def _head(self, method: str, target: str, headers: dict[str, str], body: Body) -> bytes:
         lines = [f"{method} {target} HTTP/1.1", f"Host: {self._host}", f"User-Agent: {self._user_agent}"]
@@ -116,6 +131,7 @@ class Connection:
     def _send(self, head: bytes, body: Body) -> None:
         if self._stream is None:
             self._stream = self._connect()
+            self._stream.settimeout(self._timeout_s)
             self._buffer = b""
         if body is None or isinstance(body, bytes):
             self._stream.sendall(head + body if body else head)

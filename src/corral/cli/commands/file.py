@@ -350,7 +350,7 @@ COMMAND = Command(
             pull,
             (2, ANY_NUMBER_OF),
             flags=(_CREATE, _RECURSIVE),
-            examples="{client} file pull foo/etc/hosts .\n    Copy /etc/hosts of the instance to the current directory.",
+            examples="{client} file pull foo/etc/hosts .\n    Copy /etc/hosts of the instance to here.",
         ),
         Command(
             f"push <source path>... {_PATH}",

@@ -149,10 +149,7 @@ def _add_image(invocation: Invocation, server: Server, wanted: Wanted, body: dic
         return
     image_server = server if wanted.image_remote == wanted.remote else remotes.image_server(wanted.image_remote)
     alias = _find_alias(image_server, image)
-    if alias is not None:
-        fingerprint = str(alias["target"])
-    else:
-        fingerprint = image
+    fingerprint = str(alias["target"]) if alias is not None else image
     found = _find_image(invocation.session, image_server, fingerprint, image)
     if found.get("type") != "virtual-machine" and invocation.switch("vm"):
         raise CorralError("Asked for a VM but image is of type container")

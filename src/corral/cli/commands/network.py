@@ -45,9 +45,9 @@ managed: true
 type: bridge
 
 Note that only the configuration can be changed.""",
-    check=_require_managed,
-    sorts_users=True,
 )
+KIND.sorts_users = True
+KIND.check = _require_managed
 
 
 def _change_devices(server: Server, path: str, change: Any) -> None:

@@ -77,7 +77,7 @@ COMMAND = Command(
             "Show details on a background operation",
             show,
             (1, 1),
-            examples="{client} operation show 344a79e4-d88a-45bf-9c39-c72c26f6ab8a\n    Show the operation of that UUID",
+            examples="{client} operation show 344a79e4-d88a-45bf-9c39-c72c26f6ab8a\n    Show that operation",
         ),
     ),
 )

@@ -171,7 +171,7 @@ def _find_project(server: Server, project: str) -> str:
     if project:
         server.query("GET", f"/1.0/projects/{escape(project)}")
         return project
-    names = [url.rpartition("/")[2] for url in server.query("GET", "/1.0/projects").metadata or ()]
+    names = [str(url).rpartition("/")[2] for url in server.query("GET", "/1.0/projects").metadata or ()]
     if not names or "default" in names:
         return "" if len(names) != 1 else names[0]
     if len(names) == 1:

@@ -32,8 +32,8 @@ config:
   size: "61203283968"
   source: default
   zfs.pool_name: default""",
-    sorts_users=True,
 )
+KIND.sorts_users = True
 
 
 def create(invocation: Invocation) -> int:

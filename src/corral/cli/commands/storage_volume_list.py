@@ -32,9 +32,9 @@ _TITLES = {
 
 def _cell(column: str, volume: Volume) -> str:
     if column == "t":
-        return volume["type"] + (" (snapshot)" if "/" in volume["name"] else "")
+        return str(volume["type"]) + (" (snapshot)" if "/" in volume["name"] else "")
     if column == "c":
-        return volume.get("content_type") or "filesystem"
+        return str(volume.get("content_type") or "filesystem")
     if column == "u":
         return str(len(volume.get("used_by") or ()))
     fields = {"n": "name", "d": "description", "L": "location", "e": "project"}

@@ -14,13 +14,15 @@ def run(invocation: Invocation) -> int:
     argument = invocation.arg(0)
     if argument and not argument.endswith(":"):
         argument += ":"
-    version = "unreachable"
-    try:
-        version = session.server(argument).info["environment"]["server_version"]
-    except (CorralError, KeyError):
-        pass  # Which is what is printed.
-    output.line(f"Server version: {version}")
+    output.line(f"Server version: {_server_version(invocation, argument)}")
     return 0
+
+
+def _server_version(invocation: Invocation, argument: str) -> str:
+    try:
+        return str(invocation.session.server(argument).info["environment"]["server_version"])
+    except (CorralError, KeyError):
+        return "unreachable"
 
 
 COMMAND = Command("version [<remote>:]", "Show local and remote versions", run, (0, 1))

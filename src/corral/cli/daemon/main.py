@@ -1,0 +1,178 @@
+"""The daemon's own sub-commands: clients of a running daemon, or of the files of one that is down.
+
+Without a sub-command the caller starts the daemon itself.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from corral.cli import output
+from corral.cli.command import Command, Invocation, UsageError, number, parse_flags, switch, take_words, text
+from corral.cli.session import Session
+from corral.errors import CorralError
+from corral.product import product_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from corral.product import Product
+
+_GLOBAL_FLAGS = (
+    switch("debug", "Show all debug messages", "d"),
+    switch("help", "Print help", "h"),
+    text("logfile", "Path to the log file"),
+    switch("syslog", "Log to syslog"),
+    switch("verbose", "Show all information messages", "v"),
+    switch("version", "Print version number"),
+)
+_DAEMON_FLAGS = (text("group", "The group of users that will be allowed to talk to the daemon"),)
+
+
+def _waitready(invocation: Invocation) -> int:
+    from corral.cli.daemon.control import wait_ready
+
+    return wait_ready(invocation)
+
+
+def _shutdown(invocation: Invocation) -> int:
+    from corral.cli.daemon.control import shut_down
+
+    return shut_down(invocation)
+
+
+def _activate(invocation: Invocation) -> int:
+    from corral.cli.daemon.activate import run
+
+    return run(invocation)
+
+
+def _init(invocation: Invocation) -> int:
+    from corral.cli.daemon.init import run
+
+    return run(invocation)
+
+
+def _version(invocation: Invocation) -> int:
+    output.line(invocation.session.product.version)
+    return 0
+
+
+_TIMEOUT = number("timeout", "Number of seconds to wait before giving up", "t", 0)
+
+_COMMANDS = (
+    Command(
+        "activateifneeded",
+        "Check if the daemon should be started",
+        _activate,
+        long="""Check if the daemon should be started
+
+The daemon is started through its socket if it is to listen on the network, or if an instance is to run or a snapshot
+to be made by schedule. What its database says decides; the daemon need not run for that.""",
+    ),
+    Command(
+        "init",
+        "Configure the daemon",
+        _init,
+        examples="""{daemon} init --minimal
+
+{daemon} init --auto [--network-address=IP] [--network-port=8443] [--storage-backend=dir]
+            [--storage-create-device=DEVICE] [--storage-create-loop=SIZE]
+            [--storage-pool=POOL] [--trust-password=PASSWORD]
+
+{daemon} init --preseed < preseed.yaml
+
+{daemon} init --dump""",
+        flags=(
+            switch("auto", "Automatic (non-interactive) mode"),
+            switch("minimal", "Minimal configuration (non-interactive)"),
+            switch("preseed", "Pre-seed mode, expects YAML config from stdin"),
+            switch("dump", "Dump YAML config to stdout"),
+            text("network-address", "Address to bind to (default: none)"),
+            number("network-port", "Port to bind to (default: 8443)"),
+            text("storage-backend", "Storage backend to use (btrfs, dir, lvm or zfs)"),
+            text("storage-create-device", "Setup device based storage using DEVICE"),
+            number("storage-create-loop", "Setup loop based storage with SIZE in GB"),
+            text("storage-pool", "Storage pool to use or create"),
+            text("trust-password", "Password required to add new clients"),
+        ),
+    ),
+    Command(
+        "shutdown",
+        "Tell the daemon to stop all instances and exit",
+        _shutdown,
+        flags=(
+            switch("force", "Force shutdown instead of waiting for running operations to finish", "f"),
+            _TIMEOUT,
+        ),
+    ),
+    Command("version", "Show the version", _version),
+    Command("waitready", "Wait for the daemon to be ready to process requests", _waitready, flags=(_TIMEOUT,)),
+)
+
+
+def main(argv: list[str]) -> int | None:
+    """Run the sub-command that `argv` names and return its exit code; None where the daemon is to be started."""
+    product = product_of(argv[0])
+    try:
+        return _run(product, argv)
+    except CorralError as error:
+        output.warn(f"Error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        output.warn(f"Error: {f'{error.filename}: {error.strerror}' if error.filename else error}")
+        return 1
+
+
+def _name(product: Product) -> str:
+    return product.name if product.client == "lxc" else f"{product.name}d"
+
+
+def _run(product: Product, argv: list[str]) -> int | None:
+    name = _name(product)
+    root = Command(name, f"The {product.title} daemon", flags=_DAEMON_FLAGS, commands=_COMMANDS)
+    root.long = f"""The {product.title} daemon
+
+It is started by the init system and used through a tool like `{product.client}`. Its sub-commands talk to the local
+daemon about what the API does not offer."""
+    chain, rest = take_words(root, argv[1:], (*_GLOBAL_FLAGS, *_DAEMON_FLAGS))
+    values, args = parse_flags(rest, (*chain[-1].flags, *_GLOBAL_FLAGS))
+    if values["help"]:
+        _print_help(name, product, chain)
+        return 0
+    if len(chain) == 1:
+        return _start_or_refuse(product, name, bool(values["version"]), args)
+    least, most = chain[-1].count
+    if not least <= len(args) <= most:
+        raise UsageError(f'unknown command "{args[0]}" for "{name} {chain[-1].name}"')
+    invocation = Invocation(chain[-1], f"{name} {chain[-1].name}", args, values)
+    invocation.session = Session(product)
+    command = chain[-1].run
+    code = (command(invocation) if command is not None else 0) or 0
+    sys.stdout.flush()
+    return code
+
+
+def _start_or_refuse(product: Product, name: str, wants_version: bool, args: list[str]) -> int | None:
+    if wants_version:
+        output.line(product.version)
+        return 0
+    if args in ([], [""], ["daemon"]):
+        if args:
+            sys.argv.remove(args[0])
+        return None
+    from corral.cli.main import ENTRIES
+
+    hint = ""
+    if args[0] in ENTRIES:
+        hint = f"\n\nThat is a command of the client: {product.client} {args[0]}"
+    raise UsageError(f'unknown command "{args[0]}" for "{name}"{hint}')
+
+
+def _print_help(name: str, product: Product, chain: list[Command]) -> None:
+    from corral.cli.help import render_help
+
+    flags = (*_GLOBAL_FLAGS, *(_DAEMON_FLAGS if len(chain) == 1 else ()))
+    text_of_help = render_help(chain, flags)
+    output.write(text_of_help.replace("{daemon}", name).replace("{title}", product.title))
