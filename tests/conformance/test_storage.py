@@ -27,8 +27,9 @@ def lxc(bare: Daemon) -> Iterator[Client]:
     lxc = client_of(bare)
     yield lxc
     for pool, *_ in rows(lxc("storage", "list", "--format", "csv")):
-        for _, volume, *_ in rows(lxc("storage", "volume", "list", pool, "--format", "csv")):
-            lxc("storage", "volume", "delete", pool, volume)
+        for kind, volume, *_ in rows(lxc("storage", "volume", "list", pool, "--format", "csv")):
+            if kind == "custom":
+                lxc("storage", "volume", "delete", pool, volume)
         lxc("storage", "delete", pool)
 
 
@@ -101,3 +102,25 @@ def test_volumes(lxc: Client) -> None:
     assert lxc("storage", "volume", "get", "p1", "v1", "user.a") == "b\n"
     assert lxc("storage", "volume", "rename", "p1", "v1", "v2") == 'Renamed storage volume from "v1" to "v2"\n'
     assert lxc("storage", "volume", "delete", "p1", "v2") == "Storage volume v2 deleted\n"
+
+
+def test_snapshots_of_volumes(lxc: Client) -> None:
+    lxc("storage", "create", "b1", "btrfs", "size=256MiB")
+    lxc("storage", "volume", "create", "b1", "v1", "size=20MiB")
+    lxc("storage", "volume", "snapshot", "b1", "v1")
+    lxc("storage", "volume", "snapshot", "b1", "v1", "s1")
+    listed = rows(lxc("storage", "volume", "list", "b1", "--format", "csv"))
+    assert [row[:2] for row in listed] == [
+        ["custom", "v1"],
+        ["custom (snapshot)", "v1/s1"],
+        ["custom (snapshot)", "v1/snap0"],
+    ]
+    shown = lxc("storage", "volume", "info", "b1", "v1")
+    assert shown.startswith("Name: v1\nType: custom\nContent type: filesystem\nUsage: ")
+    assert "Total: 20.00MiB\n" in shown
+    assert "| s1 " in shown
+    lxc("storage", "volume", "rename", "b1", "v1/s1", "v1/s2")
+    lxc("storage", "volume", "restore", "b1", "v1", "s2")
+    assert yaml.safe_load(lxc("storage", "volume", "show", "b1", "v1/s2"))["config"] == {"size": "20MiB"}
+    lxc("storage", "volume", "delete", "b1", "v1/s2")
+    lxc("storage", "volume", "delete", "b1", "v1")

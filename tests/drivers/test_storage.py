@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from corral.errors import AlreadyExists, CorralError, InvalidRequest, NotFound, 
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.host import btrfs, loopdev, mount
-from corral.server.storage import model, pools, snapshots, store, volumes
+from corral.server.storage import custom, custom_snapshots, model, pools, snapshot_store, snapshots, store, volumes
 from corral.server.storage.model import ImageSource, Pool, Volume, VolumeType
 
 MIB = 2**20
@@ -236,6 +237,25 @@ async def test_what_a_killed_daemon_left_is_swept(context: Context, pool: Pool) 
     assert entries(context, "containers") == ["away", "kept"]
     names = [volume.name for volume in await context.db.read(store.list_volumes, pool, "default", [kept.type])]
     assert names == ["away", "kept"]
+
+
+async def test_snapshots_of_custom_volumes_expire_and_are_swept(context: Context, pool: Pool) -> None:
+    volume = await volumes.create_empty(context, "p1", "default", "v", VolumeType.CUSTOM, {"snapshots.expiry": "1H"})
+    for name in ("kept", "half", "gone"):
+        await custom_snapshots.create(context, volume, name, None)
+    await custom_snapshots.create(context, volume, "", datetime(2020, 1, 1, tzinfo=UTC))
+    found = {one.name: one for one in await context.db.read(snapshot_store.list_snapshots, [volume])}
+    assert sorted(found) == ["gone", "half", "kept", "snap0"]
+    assert found["kept"].expires_at is not None
+    await custom_snapshots.delete_expired(context)
+    assert entries(context, "custom-snapshots", "default_v") == ["gone", "half", "kept"]
+    await context.db.write(snapshot_store.mark_snapshot, found["half"].id, "create")
+    await context.db.write(snapshot_store.mark_snapshot, found["gone"].id, "delete")
+    await pools.mount_all(context)
+    assert entries(context, "custom-snapshots", "default_v") == ["kept"]
+    assert [one.name for one in await context.db.read(snapshot_store.list_snapshots, [volume])] == ["kept"]
+    await custom.delete(context, volume)
+    assert entries(context, "custom-snapshots") == []
 
 
 async def test_half_of_an_image_is_not_taken_for_whole(context: Context, pool: Pool) -> None:

@@ -141,6 +141,45 @@ def test_custom_volumes(bare: Daemon, rest: Api, pool: str) -> None:
     assert list(directory.iterdir()) == []
 
 
+def test_snapshots_of_custom_volumes(bare: Daemon, rest: Api, pool: str) -> None:
+    volume = f"{pool}/volumes/custom/v1"
+    rest.call("POST", f"{pool}/volumes/custom", {"name": "v1", "description": "words", "config": {"user.a": "b"}})
+    file = bare.state_dir / "storage-pools" / "p1" / "custom" / "default_v1" / "file"
+    file.write_text("one")
+    rest.run("POST", f"{volume}/snapshots", {})
+    rest.run("POST", f"{volume}/snapshots", {"name": "s1", "expires_at": "2999-01-02T03:04:05Z"})
+    file.write_text("two")
+    assert rest.get(f"{volume}/snapshots") == [f"{volume}/snapshots/snap0", f"{volume}/snapshots/s1"]
+    shown = rest.get(f"{volume}/snapshots/s1")
+    assert shown == {
+        "config": {"user.a": "b"},
+        "content_type": "filesystem",
+        "created_at": shown["created_at"],
+        "description": "words",
+        "expires_at": "2999-01-02T03:04:05Z",
+        "name": "s1",
+    }
+    assert [one["name"] for one in rest.get(f"{volume}/snapshots?recursion=1")] == ["v1/snap0", "v1/s1"]
+    assert rest.get(f"{pool}/volumes") == [volume, f"{volume}/snapshots/s1", f"{volume}/snapshots/snap0"]
+    assert f"{volume}/snapshots/s1" in rest.get(pool)["used_by"]
+    with pytest.raises(ApiError, match="already in use"):
+        rest.run("POST", f"{volume}/snapshots", {"name": "s1"})
+    rest.run("PUT", f"{volume}/snapshots/s1", {"description": "other"})
+    assert rest.get(f"{volume}/snapshots/s1") == shown | {"description": "other", "expires_at": None}
+    rest.run("POST", f"{volume}/snapshots/snap0", {"name": "s0"})
+    rest.call("PUT", volume, {"restore": "s0"})
+    assert file.read_text() == "one"
+    assert rest.get(volume)["config"] == {"user.a": "b"}
+    refused(404, "not found", rest.call, "PUT", volume, {"restore": "nope"})
+    refused(404, "not found", rest.get, f"{volume}/snapshots/snap0")
+    rest.run("DELETE", f"{volume}/snapshots/s0")
+    rest.call("POST", volume, {"name": "v2"})
+    assert rest.get(f"{pool}/volumes/custom/v2/snapshots") == [f"{pool}/volumes/custom/v2/snapshots/s1"]
+    rest.call("DELETE", f"{pool}/volumes/custom/v2")
+    for name in ("custom", "custom-snapshots"):
+        assert list((bare.state_dir / "storage-pools" / "p1" / name).iterdir()) == []
+
+
 def test_bad_volumes_are_refused(rest: Api, pool: str) -> None:
     volumes = f"{pool}/volumes"
     rest.call("POST", f"{volumes}/custom", {"name": "v1"})

@@ -1,5 +1,7 @@
 """Wire form of storage pools and volumes."""
 
+from datetime import datetime
+
 import msgspec
 
 
@@ -119,3 +121,34 @@ class StorageVolumeState(msgspec.Struct, kw_only=True):
     """How full a volume is."""
 
     usage: StorageVolumeStateUsage
+
+
+class StorageVolumeSnapshotPut(msgspec.Struct, kw_only=True):
+    """What can be changed of a volume's snapshot."""
+
+    description: str = ""
+    expires_at: datetime | None = None
+
+
+class StorageVolumeSnapshotsPost(msgspec.Struct, kw_only=True):
+    """A new snapshot; its name is chosen where it is empty."""
+
+    name: str = ""
+    expires_at: datetime | None = None
+
+
+class StorageVolumeSnapshotPost(msgspec.Struct, kw_only=True):
+    """A snapshot's new name."""
+
+    name: str = ""
+
+
+class StorageVolumeSnapshot(msgspec.Struct, kw_only=True):
+    """A volume's snapshot as GET shows it."""
+
+    description: str
+    expires_at: str | None
+    name: str
+    config: dict[str, str]
+    content_type: str
+    created_at: str

@@ -40,7 +40,7 @@ from corral.server.rest.routes import table
 from corral.server.rest.routing import Router
 from corral.server.settings.environment import Environment
 from corral.server.settings.settings import Settings, SettingsChanged
-from corral.server.storage import pools, registry, volumes
+from corral.server.storage import custom_snapshots, pools, registry, volumes
 from corral.server.warnings.record import PRUNE_INTERVAL_S, Recorder
 
 log = logging.getLogger(__name__)
@@ -175,6 +175,7 @@ class Daemon:
             await step(self.context)
         self._background.every(PRUNE_INTERVAL_S, "resolved warnings", self._warnings.prune)
         self._background.every(60.0, "storage pools", lambda: pools.retry_mounts(self.context))
+        self._background.every(60.0, "volume snapshots", lambda: custom_snapshots.delete_expired(self.context))
         self._dispatcher.ready.set()
         self._lifetime.ready.set()
         systemd.notify("READY=1")

@@ -24,17 +24,23 @@ def has_pool_users(tx: Tx, pool_id: int, pool: str) -> bool:
 def _volumes_of_pool(tx: Tx, pool_id: int, pool: str) -> list[str]:
     users = []
     for row in tx.rows(
-        "SELECT v.name, v.type, p.name AS project FROM storage_volumes v JOIN projects p ON p.id = v.project_id"
-        " WHERE v.storage_pool_id = ? AND v.pending != 'create'",
+        "SELECT v.name, v.type, p.name AS project, NULL AS snapshot FROM storage_volumes v"
+        " JOIN projects p ON p.id = v.project_id WHERE v.storage_pool_id = ? AND v.pending != 'create'"
+        " UNION ALL SELECT v.name, v.type, p.name, s.name FROM storage_volumes_snapshots s"
+        " JOIN storage_volumes v ON v.id = s.storage_volume_id JOIN projects p ON p.id = v.project_id"
+        " WHERE v.storage_pool_id = ? AND s.pending != 'create'",
+        pool_id,
         pool_id,
     ):
         kind, name, project = row["type"], row["name"], row["project"]
+        snapshot = () if row["snapshot"] is None else ("snapshots", row["snapshot"])
         if kind in (_CONTAINER, _VM):
-            users.append(url("/1.0/instances", name, project=project))
+            users.append(url("/1.0/instances", name, *snapshot, project=project))
         elif kind == _IMAGE:
             users += _image_users(tx, name) or [url("/1.0/storage-pools", pool, "volumes", "image", name)]
         else:
-            users.append(url("/1.0/storage-pools", pool, "volumes", _VOLUME_TYPES[kind], name, project=project))
+            place = ("/1.0/storage-pools", pool, "volumes", _VOLUME_TYPES[kind], name, *snapshot)
+            users.append(url(*place, project=project))
     return users
 
 

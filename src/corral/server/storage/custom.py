@@ -6,7 +6,7 @@ from corral.errors import InvalidRequest
 from corral.server.context import Context
 from corral.server.db import references
 from corral.server.events.model import Lifecycle
-from corral.server.storage import volumes
+from corral.server.storage import custom_snapshots, snapshot_store, volumes
 from corral.server.storage.keys import quoted
 from corral.server.storage.model import Volume, VolumeType
 
@@ -40,7 +40,8 @@ async def rename(context: Context, volume: Volume, name: str) -> Volume:
         raise InvalidRequest(f"Renaming storage volumes of type {quoted(volume.type.value)} is not allowed")
     validate_name(name)
     await _check_unused(context, volume)
-    renamed = await volumes.rename(context, volume, name)
+    async with context.locks.hold("volume", volume.id):
+        renamed = await volumes.rename(context, volume, name)
     context.events.publish(
         Lifecycle("storage-volume-renamed", volumes.url_of(renamed), volume.project, {"old_name": volume.name})
     )
@@ -53,6 +54,8 @@ async def delete(context: Context, volume: Volume) -> None:
         await volumes.delete_cached(context, volume.pool, volume.name)
     elif volume.type is VolumeType.CUSTOM:
         await _check_unused(context, volume)
+        for snapshot in await context.db.read(snapshot_store.list_snapshots, [volume]):
+            await custom_snapshots.delete(context, snapshot)
         await volumes.delete(context, volume)
     else:
         raise InvalidRequest(

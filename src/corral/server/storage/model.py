@@ -122,6 +122,20 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeSnapshot:
+    """A snapshot of a volume. Times are RFC 3339 text; None as expiry is never."""
+
+    id: int
+    volume: Volume
+    name: str
+    config: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    expires_at: str | None = None
+    created_at: str = ""
+    pending: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Bytes used and the limit; None where the pool's driver does not count or there is no limit."""
 

@@ -234,12 +234,6 @@ def list_users(tx: Tx, volume: Volume, project: str) -> list[str]:
     return references.list_custom_volume_users(tx, volume.pool.name, volume.project, volume.name)
 
 
-def list_snapshot_names(tx: Tx, volume_id: int) -> list[str]:
-    """Names of a custom volume's snapshots, oldest first."""
-    rows = tx.rows("SELECT name FROM storage_volumes_snapshots WHERE storage_volume_id = ? ORDER BY id", volume_id)
-    return [row["name"] for row in rows]
-
-
 def image_fingerprints(tx: Tx, project: str) -> Sequence[str]:
     """Fingerprints of the images of a project."""
     rows = tx.rows(

@@ -5,10 +5,11 @@ import os
 from pathlib import Path
 
 from corral.server.context import Context
+from corral.server.db.database import Tx
 from corral.server.host.threads import in_thread
-from corral.server.storage import model, store
+from corral.server.storage import model, snapshot_store, store
 from corral.server.storage.driver import StorageDriver, StoredVolume
-from corral.server.storage.model import FORMER, PARTIAL, Pool, VolumeType
+from corral.server.storage.model import FORMER, PARTIAL, Pool, VolumeSnapshot, VolumeType
 from corral.server.storage.registry import open_driver
 
 log = logging.getLogger(__name__)
@@ -22,8 +23,23 @@ async def sweep_pool(context: Context, pool: Pool) -> None:
         path = model.volume_path(context.member, pool.name, volume.type, volume.storage_name)
         await driver.delete_volume(StoredVolume(volume.id, volume.type, path))
         await context.db.write(store.delete_volume, volume.id)
+    for snapshot in await context.db.read(_pending_snapshots, pool):
+        log.warning(
+            "Removing snapshot %s of volume %s: its %s did not end",
+            snapshot.name,
+            snapshot.volume.name,
+            snapshot.pending,
+        )
+        volume = snapshot.volume
+        path = model.volume_path(context.member, pool.name, volume.type, volume.storage_name)
+        await driver.delete_volume(StoredVolume(0, volume.type, model.snapshot_path(path, snapshot.name)))
+        await context.db.write(snapshot_store.delete_snapshot, snapshot.id)
     for kind in VolumeType:
         await _sweep_directory(driver, model.pool_path(context.member, pool.name) / kind.directory, kind)
+
+
+def _pending_snapshots(tx: Tx, pool: Pool) -> list[VolumeSnapshot]:
+    return snapshot_store.list_pending(tx, store.list_volumes(tx, pool))
 
 
 async def _sweep_directory(driver: StorageDriver, directory: Path, kind: VolumeType) -> None:

@@ -8,7 +8,7 @@ import pytest
 from corral.errors import AlreadyExists, NotFound
 from corral.server.db import references, schema
 from corral.server.db.database import Database, Tx
-from corral.server.storage import store
+from corral.server.storage import scope, snapshot_store, store
 from corral.server.storage.model import CREATED, PENDING, ContentType, Pool, Volume, VolumeType
 
 
@@ -116,6 +116,71 @@ async def test_a_rename_finds_the_name_taken(db: Database) -> None:
         await db.write(store.rename_volume, volume, "b")
     await db.write(store.rename_volume, volume, "c")
     assert (await db.read(store.get_volume, pool, "default", "c", VolumeType.CUSTOM)).id == volume.id
+
+
+async def test_snapshots_of_a_volume(db: Database) -> None:
+    pool = await insert_pool(db)
+    volume = await insert_volume(db, pool, "v", VolumeType.CUSTOM)
+    await db.write(store.mark_volume, volume.id, "")
+    first = await db.write(snapshot_store.insert_snapshot, volume, "", None)
+    assert (first.name, first.config, first.pending) == ("snap0", {"user.a": "b"}, "create")
+    assert await db.read(snapshot_store.list_snapshots, [volume]) == []
+    assert await db.read(snapshot_store.list_pending, [volume]) == [first]
+    with pytest.raises(AlreadyExists, match='Snapshot "snap0" already in use'):
+        await db.write(snapshot_store.insert_snapshot, volume, "snap0", None)
+    await db.write(snapshot_store.mark_snapshot, first.id, "")
+    second = await db.write(snapshot_store.insert_snapshot, volume, "", "2020-01-01T00:00:00Z")
+    await db.write(snapshot_store.mark_snapshot, second.id, "")
+    assert second.name == "snap1"
+    expired = await db.read(snapshot_store.list_expired, "2020-01-02T00:00:00Z")
+    assert [one.name for one in expired] == ["snap1"]
+    await db.write(snapshot_store.rename_snapshot, second, "other")
+    with pytest.raises(NotFound):
+        await db.read(snapshot_store.get_snapshot, volume, "snap1")
+    await db.write(snapshot_store.update_snapshot, second.id, "words", None)
+    changed = await db.read(snapshot_store.get_snapshot, volume, "other")
+    assert (changed.description, changed.expires_at) == ("words", None)
+    listed = await db.read(scope.list_volumes, "p1", "default", [VolumeType.CUSTOM])
+    assert [one.name for one, _ in listed] == ["v", "v/other", "v/snap0"]
+    assert await db.read(references.list_pool_users, pool.id, "p1") == [
+        "/1.0/storage-pools/p1/volumes/custom/v",
+        "/1.0/storage-pools/p1/volumes/custom/v/snapshots/other",
+        "/1.0/storage-pools/p1/volumes/custom/v/snapshots/snap0",
+    ]
+    await db.write(snapshot_store.delete_snapshot, changed.id)
+    assert [one.name for one in await db.read(snapshot_store.list_snapshots, [volume])] == ["snap0"]
+
+
+async def test_a_project_sees_its_volumes_and_the_shared_ones(db: Database) -> None:
+    def prepare(tx: Tx) -> None:
+        for name, own in (("own", "true"), ("shares", "false")):
+            project = tx.execute("INSERT INTO projects (name) VALUES (?)", name)
+            for feature in ("features.storage.volumes", "features.images"):
+                tx.execute(
+                    "INSERT INTO projects_config (project_id, key, value) VALUES (?, ?, ?)", project, feature, own
+                )
+        tx.execute("INSERT INTO images (fingerprint, upload_date, project_id) VALUES ('i1', '', 1)")
+
+    await db.write(prepare)
+    pool = await insert_pool(db)
+    for name, kind, project in (
+        ("v", VolumeType.CUSTOM, "default"),
+        ("w", VolumeType.CUSTOM, "own"),
+        ("i1", VolumeType.IMAGE, "default"),
+        ("c", VolumeType.CONTAINER, "shares"),
+    ):
+        await insert_volume(db, pool, name, kind, project)
+
+    async def names(project: str | None) -> list[str]:
+        return [one.name for one, _ in await db.read(scope.list_volumes, "p1", project, list(VolumeType))]
+
+    assert await names("default") == ["v", "i1"]
+    assert await names("own") == ["w"]
+    assert await names("shares") == ["c", "v", "i1"]
+    assert await names(None) == ["c", "v", "w", "i1"]
+    assert (await db.read(scope.get_volume, "p1", "shares", VolumeType.CUSTOM, "v")).project == "default"
+    with pytest.raises(NotFound):
+        await db.read(scope.get_volume, "p1", "own", VolumeType.CUSTOM, "v")
 
 
 def _add_profile_device(tx: Tx, profile: int, name: str, config: dict[str, str]) -> None:

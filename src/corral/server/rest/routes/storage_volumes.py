@@ -9,48 +9,15 @@ from corral.api.storage import (
     StorageVolumeStateUsage,
 )
 from corral.api.urls import url
-from corral.errors import InvalidRequest, NotFound, NotSupported
-from corral.server.db.database import Tx
-from corral.server.projects import store as projects
+from corral.errors import InvalidRequest, NotSupported
 from corral.server.rest.request import Request
 from corral.server.rest.responses import Created, Listing
 from corral.server.rest.routing import Routes
-from corral.server.storage import custom, store, volumes
+from corral.server.storage import custom, custom_snapshots, scope, store, volumes
 from corral.server.storage.keys import quoted
 from corral.server.storage.model import ContentType, Volume, VolumeType
 
 routes = Routes("/1.0/storage-pools/{pool}/volumes")
-
-Found = list[tuple[Volume, list[str]]]
-
-
-def _project_of(tx: Tx, project: str, kind: VolumeType) -> str:
-    """The project that a type of volumes is kept in, for a project that may share them."""
-    if kind.is_instance:
-        return project
-    shares = kind is VolumeType.IMAGE or not projects.get_project(tx, project).has("features.storage.volumes")
-    return "default" if shares else project
-
-
-def _list(tx: Tx, pool_name: str, project: str | None, kinds: list[VolumeType]) -> Found:
-    pool = store.get_pool(tx, pool_name)
-    found: list[Volume] = []
-    for kind in kinds:
-        owner = None if project is None else _project_of(tx, project, kind)
-        listed = store.list_volumes(tx, pool, owner, [kind])
-        if kind is VolumeType.IMAGE and project is not None:
-            has_own = projects.get_project(tx, project).has("features.images")
-            visible = set(store.image_fingerprints(tx, project if has_own else "default"))
-            listed = [volume for volume in listed if volume.name in visible]
-        found += listed
-    found.sort(key=lambda volume: (volume.type.value, volume.name, volume.project))
-    return [(volume, store.list_users(tx, volume, project or volume.project)) for volume in found]
-
-
-def _get(tx: Tx, pool_name: str, project: str, kind: VolumeType, name: str) -> tuple[Volume, list[str]]:
-    pool = store.get_pool(tx, pool_name)
-    volume = store.get_volume(tx, pool, _project_of(tx, project, kind), name, kind)
-    return volume, store.list_users(tx, volume, project)
 
 
 def _to_wire(request: Request, volume: Volume, users: list[str]) -> StorageVolume:
@@ -69,17 +36,22 @@ def _to_wire(request: Request, volume: Volume, users: list[str]) -> StorageVolum
 
 async def _listing(request: Request, pool: str, kinds: list[VolumeType]) -> Listing[StorageVolume]:
     project = None if request.all_projects else request.requested_project
-    found = await request.db.read(_list, pool, project, kinds)
+    found = await request.db.read(scope.list_volumes, pool, project, kinds)
     return Listing(
         [_to_wire(request, volume, users) for volume, users in found],
-        url=lambda volume: url("/1.0/storage-pools", pool, "volumes", volume.type, volume.name, project=volume.project),
+        url=lambda volume: _url(pool, volume),
     )
+
+
+def _url(pool: str, volume: StorageVolume) -> str:
+    name, slash, snapshot = volume.name.partition("/")
+    parts = ("snapshots", snapshot) if slash else ()
+    return url("/1.0/storage-pools", pool, "volumes", volume.type, name, *parts, project=volume.project)
 
 
 async def _find(request: Request, pool: str, type: str, name: str) -> Volume:
     kind = VolumeType.parse(type)
-    volume, _ = await request.db.read(_get, pool, request.requested_project, kind, name)
-    return volume
+    return await request.db.read(scope.get_volume, pool, request.requested_project, kind, name)
 
 
 @routes.get("")
@@ -120,15 +92,15 @@ async def _create(request: Request, pool: str, type: str, body: StorageVolumesPo
         if body.content_type != ContentType.BLOCK.value:
             raise InvalidRequest("Invalid volume content type name")
         raise NotSupported("Custom volumes of the content type block are not supported yet: use filesystem")
-    project = await request.db.read(_project_of, request.requested_project, VolumeType.CUSTOM)
+    project = await request.db.read(scope.project_of, request.requested_project, VolumeType.CUSTOM)
     await custom.create(request.context, pool, project, body.name, body.config or {}, body.description)
 
 
 @routes.get("/{type}/{name}", put=StorageVolumePut)
 async def get_volume(request: Request, pool: str, type: str, name: str) -> StorageVolume:
     """Get a volume."""
-    kind = VolumeType.parse(type)
-    volume, users = await request.db.read(_get, pool, request.requested_project, kind, name)
+    volume = await _find(request, pool, type, name)
+    users = await request.db.read(store.list_users, volume, request.requested_project)
     return _to_wire(request, volume, users)
 
 
@@ -137,7 +109,9 @@ async def update_volume(request: Request, pool: str, type: str, name: str, body:
     """Change a volume's description and config."""
     volume = await _find(request, pool, type, name)
     if body.restore:
-        raise NotFound(f"Storage volume snapshot {quoted(body.restore)} not found")
+        await custom_snapshots.restore(request.context, volume, body.restore)
+        if body.config is None:
+            return
     await volumes.update(request.context, volume, body.description, body.config or {})
 
 

@@ -18,6 +18,7 @@ from corral.server.rest.routes import (
     root,
     server,
     storage_pools,
+    storage_volume_snapshots,
     storage_volumes,
     warnings,
 )
@@ -42,5 +43,6 @@ ALL: tuple[Routes, ...] = (
     networks.routes,
     storage_pools.routes,
     storage_volumes.routes,
+    storage_volume_snapshots.routes,
     internal.routes,
 )

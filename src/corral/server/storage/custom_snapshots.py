@@ -1,0 +1,111 @@
+"""Snapshots of custom volumes: taken, renamed, changed, restored, deleted."""
+
+import logging
+from datetime import UTC, datetime
+
+from corral.api.urls import url
+from corral.errors import InvalidRequest
+from corral.server.context import Context
+from corral.server.events.model import Lifecycle
+from corral.server.rollback import Rollback
+from corral.server.storage import keys, pools, snapshot_store, snapshots, volumes
+from corral.server.storage.keys import quoted
+from corral.server.storage.model import CREATED, Volume, VolumeSnapshot, VolumeType
+from corral.units import add_expiry
+
+log = logging.getLogger(__name__)
+
+
+def check_custom(volume: Volume) -> None:
+    """Raise InvalidRequest for volumes whose snapshots belong to their instance or image."""
+    if volume.type is not VolumeType.CUSTOM:
+        raise InvalidRequest(f"Invalid storage volume type {quoted(volume.type.value)}")
+
+
+async def create(context: Context, volume: Volume, name: str, expires_at: datetime | None) -> None:
+    """Keep the present contents of a volume; the name is `snapN` where none is given. Raises AlreadyExists."""
+    if name:
+        _validate_name(name)
+    pools.check_usable(context, volume.pool)
+    expiry = format_expiry(expires_at) if expires_at else _default_expiry(volume)
+    async with context.locks.hold("volume", volume.id), Rollback() as undo:
+        snapshot = await context.db.write(snapshot_store.insert_snapshot, volume, name, expiry)
+        undo.add(context.db.write, snapshot_store.delete_snapshot, snapshot.id)
+        await snapshots.create_snapshot(context, volume, snapshot.name)
+        await context.db.write(snapshot_store.mark_snapshot, snapshot.id, "")
+        undo.commit()
+    _publish(context, "storage-volume-snapshot-created", volume, snapshot.name)
+
+
+def _validate_name(name: str) -> None:
+    if "/" in name or name in (".", "..") or any(character.isspace() for character in name):
+        raise InvalidRequest(f"Invalid snapshot name {quoted(name)}: it cannot have slashes and white space")
+    if "\0" in name or len(name.encode()) > 200:
+        raise InvalidRequest(f"Invalid snapshot name {quoted(name)}")
+
+
+def _default_expiry(volume: Volume) -> str | None:
+    text = volume.config.get("snapshots.expiry")
+    return format_expiry(add_expiry(datetime.now(UTC), text)) if text else None
+
+
+def format_expiry(moment: datetime | None) -> str | None:
+    """RFC 3339 text of an expiry; Go's zero time means none."""
+    if moment is None or moment.year <= 1:
+        return None
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+async def update(context: Context, snapshot: VolumeSnapshot, description: str, expires_at: datetime | None) -> None:
+    """Change a snapshot's description and expiry."""
+    await context.db.write(snapshot_store.update_snapshot, snapshot.id, description, format_expiry(expires_at))
+    _publish(context, "storage-volume-snapshot-updated", snapshot.volume, snapshot.name)
+
+
+async def rename(context: Context, snapshot: VolumeSnapshot, name: str) -> None:
+    """Give a snapshot another name. Raises AlreadyExists."""
+    if not name:
+        raise InvalidRequest("No name provided")
+    _validate_name(name)
+    async with context.locks.hold("volume", snapshot.volume.id), Rollback() as undo:
+        await context.db.write(snapshot_store.rename_snapshot, snapshot, name)
+        undo.add(context.db.write, snapshot_store.rename_snapshot, snapshot, snapshot.name)
+        await snapshots.rename_snapshot(context, snapshot.volume, snapshot.name, name)
+        undo.commit()
+    _publish(context, "storage-volume-snapshot-renamed", snapshot.volume, name)
+
+
+async def restore(context: Context, volume: Volume, name: str) -> None:
+    """Replace a volume's contents by those of its snapshot. Raises NotFound."""
+    check_custom(volume)
+    async with context.locks.hold("volume", volume.id):
+        snapshot = await context.db.read(snapshot_store.get_snapshot, volume, name)
+        size = keys.quota_of(volume.config, volume.pool.config, volume.type)
+        await snapshots.restore_snapshot(context, volume, snapshot.name, size)
+    context.events.publish(
+        Lifecycle("storage-volume-restored", volumes.url_of(volume), volume.project, {"snapshot": name})
+    )
+
+
+async def delete(context: Context, snapshot: VolumeSnapshot) -> None:
+    """Remove a snapshot."""
+    async with context.locks.hold("volume", snapshot.volume.id):
+        await context.db.write(snapshot_store.mark_snapshot, snapshot.id, "delete")
+        await snapshots.delete_snapshot(context, snapshot.volume, snapshot.name)
+        await context.db.write(snapshot_store.delete_snapshot, snapshot.id)
+    _publish(context, "storage-volume-snapshot-deleted", snapshot.volume, snapshot.name)
+
+
+async def delete_expired(context: Context) -> None:
+    """Remove the snapshots whose time has passed; for a timer."""
+    now = format_expiry(datetime.now(UTC)) or ""
+    for snapshot in await context.db.read(snapshot_store.list_expired, now):
+        if pools.status(context, snapshot.volume.pool) == CREATED:
+            log.info("Removing the expired snapshot %s/%s", snapshot.volume.name, snapshot.name)
+            await delete(context, snapshot)
+
+
+def _publish(context: Context, action: str, volume: Volume, name: str) -> None:
+    place = ("/1.0/storage-pools", volume.pool.name, "volumes", volume.type.value, volume.name, "snapshots", name)
+    context.events.publish(Lifecycle(action, url(*place, project=volume.project), volume.project))

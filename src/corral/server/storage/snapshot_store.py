@@ -1,0 +1,122 @@
+"""Snapshots of volumes in the database. Those of instances have rows here too, which the instances write."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from corral.errors import AlreadyExists, NotFound
+from corral.server.db.database import Tx
+from corral.server.db.rows import marks, read_configs, write_config
+from corral.server.storage import store
+from corral.server.storage.keys import quoted
+from corral.server.storage.model import Volume, VolumeSnapshot, VolumeType
+
+_NUMBERED = re.compile(r"snap([0-9]{1,9})")
+
+
+def list_snapshots(tx: Tx, volumes: Sequence[Volume]) -> list[VolumeSnapshot]:
+    """The snapshots of some volumes, oldest first, without those in the making."""
+    return [snapshot for snapshot in _list(tx, volumes) if snapshot.pending != "create"]
+
+
+def list_pending(tx: Tx, volumes: Sequence[Volume]) -> list[VolumeSnapshot]:
+    """Snapshots of some volumes whose making or removal has not ended."""
+    return [snapshot for snapshot in _list(tx, volumes) if snapshot.pending]
+
+
+def _list(tx: Tx, volumes: Sequence[Volume]) -> list[VolumeSnapshot]:
+    found = []
+    for start in range(0, len(volumes), 500):
+        by_id = {volume.id: volume for volume in volumes[start : start + 500]}
+        rows = tx.rows(
+            "SELECT id, storage_volume_id, name, description, expiry_date, creation_date, pending"
+            f" FROM storage_volumes_snapshots WHERE storage_volume_id IN ({marks(by_id)}) ORDER BY id",
+            *by_id,
+        )
+        configs = read_configs(
+            tx, "storage_volumes_snapshots_config", "storage_volume_snapshot_id", [row["id"] for row in rows]
+        )
+        found += [
+            VolumeSnapshot(
+                id=row["id"],
+                volume=by_id[row["storage_volume_id"]],
+                name=row["name"],
+                config=configs.get(row["id"], {}),
+                description=row["description"],
+                expires_at=row["expiry_date"] or None,
+                created_at=row["creation_date"],
+                pending=row["pending"],
+            )
+            for row in rows
+        ]
+    return found
+
+
+def list_expired(tx: Tx, now: str) -> list[VolumeSnapshot]:
+    """Snapshots of custom volumes whose time has passed; `now` is RFC 3339 text in UTC."""
+    volumes = store.list_volumes(tx, types=[VolumeType.CUSTOM])
+    found = list_snapshots(tx, volumes)
+    return [snapshot for snapshot in found if snapshot.expires_at is not None and snapshot.expires_at <= now]
+
+
+def get_snapshot(tx: Tx, volume: Volume, name: str) -> VolumeSnapshot:
+    """One snapshot. Raises NotFound."""
+    for snapshot in list_snapshots(tx, [volume]):
+        if snapshot.name == name:
+            return snapshot
+    raise NotFound("Storage pool volume not found")
+
+
+def next_name(tx: Tx, volume: Volume) -> str:
+    """`snapN` with the number after the highest there is."""
+    matches = [_NUMBERED.fullmatch(snapshot.name) for snapshot in _list(tx, [volume])]
+    return f"snap{max((int(match[1]) for match in matches if match), default=-1) + 1}"
+
+
+def insert_snapshot(tx: Tx, volume: Volume, name: str, expires_at: str | None) -> VolumeSnapshot:
+    """Add a snapshot, in the making, with its volume's description and config. Raises AlreadyExists."""
+    name = name or next_name(tx, volume)
+    _check_free(tx, volume, name)
+    snapshot_id = tx.execute(
+        "INSERT INTO storage_volumes_snapshots"
+        " (storage_volume_id, name, description, expiry_date, creation_date, pending)"
+        " VALUES (?, ?, ?, ?, ?, 'create')",
+        volume.id,
+        name,
+        volume.description,
+        expires_at,
+        datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+    )
+    write_config(tx, "storage_volumes_snapshots_config", "storage_volume_snapshot_id", snapshot_id, volume.config)
+    return next(snapshot for snapshot in _list(tx, [volume]) if snapshot.id == snapshot_id)
+
+
+def _check_free(tx: Tx, volume: Volume, name: str) -> None:
+    if any(snapshot.name == name for snapshot in _list(tx, [volume])):
+        raise AlreadyExists(f"Snapshot {quoted(name)} already in use")
+
+
+def mark_snapshot(tx: Tx, snapshot_id: int, pending: str) -> None:
+    """Say which verb has not ended on a snapshot; empty when it is whole."""
+    tx.execute("UPDATE storage_volumes_snapshots SET pending = ? WHERE id = ?", pending, snapshot_id)
+
+
+def update_snapshot(tx: Tx, snapshot_id: int, description: str, expires_at: str | None) -> None:
+    """Change a snapshot's description and expiry."""
+    tx.execute(
+        "UPDATE storage_volumes_snapshots SET description = ?, expiry_date = ? WHERE id = ?",
+        description,
+        expires_at,
+        snapshot_id,
+    )
+
+
+def rename_snapshot(tx: Tx, snapshot: VolumeSnapshot, name: str) -> None:
+    """Give a snapshot another name. Raises AlreadyExists."""
+    _check_free(tx, snapshot.volume, name)
+    tx.execute("UPDATE storage_volumes_snapshots SET name = ? WHERE id = ?", name, snapshot.id)
+
+
+def delete_snapshot(tx: Tx, snapshot_id: int) -> None:
+    """Remove a snapshot."""
+    tx.execute("DELETE FROM storage_volumes_snapshots WHERE id = ?", snapshot_id)
