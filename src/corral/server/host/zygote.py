@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,10 @@ class Running:
     async def wait(self) -> int:
         """The exit code once it ended, negative for a signal. May be called by several tasks."""
         return await asyncio.shield(self._status)
+
+    def on_end(self, call: Callable[[], None]) -> None:
+        """Call a function once it ended."""
+        self._status.add_done_callback(lambda _: call())
 
     @property
     def has_ended(self) -> bool:
@@ -211,8 +215,10 @@ class Zygote:
                 return
             except BlockingIOError:
                 await asyncio.sleep(0.001)
-            except OSError as error:
+            except (BrokenPipeError, ConnectionError) as error:
                 self._lost(str(error))
+            except OSError as error:
+                raise InternalError(f"Failed to enter the instance: {error}") from error
         raise Unavailable("The process that enters containers died; try again")
 
     def _on_readable(self) -> None:

@@ -1,0 +1,208 @@
+"""Websockets as the byte streams of commands and consoles, files as response bodies, and upgraded raw connections."""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping
+
+from aiohttp import WSMsgType, web
+from aiohttp.abc import AbstractStreamWriter
+
+from corral.errors import InvalidRequest
+from corral.server.host import fdio
+from corral.server.host.threads import in_thread
+from corral.server.instances.channels import Connections, Disconnected, Message
+
+PING_S = 10.0
+MAX_MESSAGE = 64 * 1024 * 1024
+WRITE_SIZE = 512 * 1024
+CLOSE_TIMEOUT_S = 2.0
+_RELAY_SIZE = 64 * 1024
+
+
+class WebsocketChannel:
+    """A client's websocket as a Channel of the instances."""
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self._socket = socket
+
+    async def receive(self) -> Message:
+        """The next message. Raises Disconnected."""
+        message = await self._socket.receive()
+        if message.type is WSMsgType.BINARY:
+            return Message(message.data)
+        if message.type is WSMsgType.TEXT:
+            return Message(message.data.encode(), is_text=True)
+        raise Disconnected
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes. Raises Disconnected."""
+        try:
+            await self._socket.send_bytes(data)
+        except (ConnectionError, RuntimeError) as error:
+            raise Disconnected from error
+
+    async def send_end(self) -> None:
+        """An empty text frame is the end of a stream for LXD's clients."""
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            await self._socket.send_str("")
+
+
+async def serve_channel(connections: Connections, name: str, raw: web.BaseRequest) -> web.StreamResponse:
+    """Upgrade a request and lend it to a session until that ends."""
+    connections.claim(name)
+    # No deadline for pongs: a client that does not read for a while, as in a pager, is not gone.
+    socket = web.WebSocketResponse(compress=False, max_msg_size=MAX_MESSAGE, timeout=CLOSE_TIMEOUT_S)
+    await socket.prepare(raw)
+    async with _pinged(socket):
+        await connections.serve(name, WebsocketChannel(socket))
+    with contextlib.suppress(ConnectionError, RuntimeError):
+        await socket.close()
+    return socket
+
+
+@contextlib.asynccontextmanager
+async def _pinged(socket: web.WebSocketResponse) -> AsyncIterator[None]:
+    async def ping() -> None:
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            while True:
+                await socket.ping(b"keepalive")
+                await asyncio.sleep(PING_S)
+
+    task = asyncio.create_task(ping(), name="websocket keepalive")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def send_file(raw: web.BaseRequest, fd: int, name: str, headers: Mapping[str, str]) -> web.StreamResponse:
+    """Answer with the contents of an open regular file, by sendfile; the descriptor is closed."""
+    with open(fd, "rb", buffering=0) as file:
+        size = os.fstat(fd).st_size
+        response = web.StreamResponse(headers=_file_headers(name, headers))
+        response.content_length = size
+        await response.prepare(raw)
+        transport = raw.transport
+        if raw.method == "HEAD" or not size or transport is None:
+            await response.write_eof()
+            return response
+        sent = await asyncio.get_running_loop().sendfile(transport, file, 0, size)
+        if sent < size:
+            # The file shrank: the promised length cannot be kept, and the client must see that.
+            transport.abort()
+        await response.write_eof()
+        return response
+
+
+def send_bytes(data: bytes, name: str, headers: Mapping[str, str]) -> web.Response:
+    """Answer with some bytes as a file."""
+    return web.Response(body=data, headers=_file_headers(name, headers))
+
+
+def _file_headers(name: str, headers: Mapping[str, str]) -> dict[str, str]:
+    safe = "".join(character for character in name if character.isprintable())
+    return {
+        **headers,
+        "Content-Type": "application/octet-stream",
+        "Content-Disposition": f"inline;filename={safe}",
+    }
+
+
+async def receive_file(raw: web.BaseRequest, fd: int) -> None:
+    """Write the body of a request to the end of an open file; the descriptor is closed."""
+    pending = bytearray()
+    try:
+        await continue_body(raw)
+        async for chunk in raw.content.iter_any():
+            pending += chunk
+            if len(pending) >= WRITE_SIZE:
+                await in_thread(fdio.write_all, fd, bytes(pending))
+                pending.clear()
+        await in_thread(fdio.write_all, fd, bytes(pending))
+    finally:
+        os.close(fd)
+
+
+async def continue_body(raw: web.BaseRequest) -> None:
+    """Tell a client that waits for it (`Expect: 100-continue`) to send its body."""
+    if raw.headers.get("Expect", "").lower() == "100-continue" and raw.transport is not None:
+        raw.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+class Upgraded(web.StreamResponse):
+    """Stands for a connection that was taken over: sends nothing."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Nothing is prepared."""
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing is written."""
+
+
+class _Ignored(asyncio.Protocol):
+    """The protocol of a transport whose socket somebody else uses."""
+
+
+async def take_over(raw: web.BaseRequest, protocol: str) -> tuple[Upgraded, socket.socket]:
+    """Switch a connection to a raw protocol: 101 is sent, and the socket is the caller's from then on.
+
+    A TLS connection is relayed by a task of its own through a socket pair.
+    """
+    transport = raw.transport
+    if not isinstance(transport, asyncio.Transport):
+        raise InvalidRequest("The connection cannot be upgraded")
+    transport.pause_reading()
+    transport.write(f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: {protocol}\r\nConnection: Upgrade\r\n\r\n".encode())
+    if transport.get_extra_info("ssl_object") is not None:
+        return Upgraded(), _relay(transport)
+    own = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+    transport.set_protocol(_Ignored())
+    # Closes this descriptor only: the duplicate keeps the connection.
+    transport.close()
+    own.setblocking(True)
+    return Upgraded(), own
+
+
+def _relay(transport: asyncio.Transport) -> socket.socket:
+    ours, theirs = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
+    writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+    transport.resume_reading()
+    task = loop.create_task(_relay_both(reader, writer, ours), name="upgraded connection")
+    _relays.add(task)
+    task.add_done_callback(_relays.discard)
+    return theirs
+
+
+_relays: set[asyncio.Task[None]] = set()
+
+
+async def _relay_both(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, end: socket.socket) -> None:
+    inner_reader, inner_writer = await asyncio.open_connection(sock=end)
+    tasks = [
+        asyncio.create_task(_copy(reader, inner_writer), name="upgraded connection in"),
+        asyncio.create_task(_copy(inner_reader, writer), name="upgraded connection out"),
+    ]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        inner_writer.close()
+        writer.close()
+
+
+async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await source.read(_RELAY_SIZE):
+            sink.write(data)
+            await sink.drain()
