@@ -1,8 +1,11 @@
 """The daemon's log: one logfmt line a record, to standard error and a file or syslog, and as events of the API."""
 
+import asyncio
+import contextlib
 import logging
 import logging.handlers
 import sys
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,16 +32,25 @@ class LogfmtFormatter(logging.Formatter):
 
 
 class EventHandler(logging.Handler):
-    """Hands log records to those who listen to `logging` events."""
+    """Hands log records to those who listen to `logging` events; made in the event loop, used from any thread."""
 
     def __init__(self, events: Events) -> None:
         super().__init__()
         self._events = events
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._events.wants("logging"):
-            level = _LEVELS.get(record.levelno, "info")
-            self._events.publish(Logging(level, record.getMessage(), {"module": record.name.removeprefix("corral.")}))
+        if not self._events.wants("logging"):
+            return
+        level = _LEVELS.get(record.levelno, "info")
+        event = Logging(level, record.getMessage(), {"module": record.name.removeprefix("corral.")})
+        if threading.get_ident() == self._thread:
+            self._events.publish(event)
+        else:
+            # A queue that is filled from another thread does not wake its reader.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._events.publish, event)
 
 
 def configure(*, debug: bool, verbose: bool, file: Path | None, syslog: str | None) -> None:

@@ -224,6 +224,7 @@ class Daemon:
         self.context.events.close()
         await self._listeners.stop()
         await self._background.stop()
+        await instances.close_parts(self.context)
         await self._local.close()
         await self.context.db.close()
         if not self._activated:

@@ -11,6 +11,7 @@ from corral.server.context import Context
 from corral.server.host import idmap
 from corral.server.host.liblxc_socket import scan_running
 from corral.server.host.threads import in_thread
+<<<<<<< HEAD
 from corral.server.instances import (
     busy,
     delete,
@@ -25,7 +26,12 @@ from corral.server.instances import (
     stop,
     store,
 )
+=======
+from corral.server.host.zygote import Zygote
+from corral.server.instances import busy, delete, exits, facts, keys, rename, running, snapshot, start, stop, store
+>>>>>>> 6ad39db (Commands, consoles, files and logs: routes and parts)
 from corral.server.instances.container import runtime
+from corral.server.instances.files import FileServers
 from corral.server.instances.idmaps import HostIds
 from corral.server.instances.model import Instance, containers_dir, is_true, target_path
 from corral.server.instances.running import Running
@@ -47,8 +53,17 @@ async def add_parts(context: Context) -> None:
     context.parts.add(found, HostFacts)
     context.parts.add(await in_thread(_host_ids))
     context.parts.add(Running())
+    context.parts.add(FileServers())
+    context.parts.add(Zygote()).ensure_started()
     exits.watch(context)
     reactions.listen(context)
+
+
+async def close_parts(context: Context) -> None:
+    """Let go of what the parts hold; instances and their commands run on."""
+    context.parts[FileServers].close()
+    await context.parts[Zygote].close()
+    context.parts[Running].close()
 
 
 def _host_ids() -> HostIds:

@@ -32,7 +32,7 @@ from corral.server.context import Context
 from corral.server.events.model import Lifecycle
 from corral.server.host.threads import in_thread
 from corral.server.host.zygote import Running, Zygote
-from corral.server.instances import idmaps, running, store, volumes
+from corral.server.instances import idmaps, root_volume, running, store
 from corral.server.instances.model import Instance
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ async def _enter(context: Context, instance: Instance, protocol: str, channel: i
 
 async def _enter_stopped(context: Context, instance: Instance, protocol: str, channel: int) -> Running:
     instance = await context.db.read(store.reload, instance.id)
-    root = await volumes.mount(context, instance) / "rootfs"
+    root = await root_volume.mount(context, instance) / "rootfs"
     idmap = idmaps.of_text(instance.config.get("volatile.last_state.idmap"))
     directory = await in_thread(os.open, root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -251,7 +251,12 @@ async def _exchange(channel: socket.socket, request: bytes) -> tuple[dict[str, A
 async def _readable(channel: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(channel, lambda: ready.done() or ready.set_result(None))
+
+    def on_ready() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(channel, on_ready)
     try:
         await ready
     finally:

@@ -10,7 +10,7 @@ from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle
 from corral.server.host.threads import in_thread
-from corral.server.instances import attach, backup_file, busy, names, root_volume, running, store
+from corral.server.instances import attach, backup_file, busy, files, names, root_volume, running, store
 from corral.server.instances.model import Instance, log_dir
 from corral.server.rollback import finish
 from corral.server.storage import store as storage
@@ -36,6 +36,7 @@ async def rename_instance(context: Context, project: str, name: str, new_name: s
 
 
 async def _rename(context: Context, instance: Instance, new_name: str) -> Instance:
+    files.release(context, instance.id)
     await context.db.write(_begin, instance, new_name)
     volume = await root_volume.find(context, instance)
     try:

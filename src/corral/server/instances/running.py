@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from corral.errors import InvalidRequest
 from corral.server.context import Context
-from corral.server.host.cgroup import Cgroup, Hierarchies
+from corral.server.host.cgroup import Cgroup, Hierarchies, find_container_cgroup
 from corral.server.host.liblxc_socket import Monitor
 from corral.server.instances.model import Instance, Status
 
@@ -39,19 +39,7 @@ class RunningContainer:
     def cgroup(self, hierarchies: Hierarchies) -> Cgroup:
         """Its control groups, as the monitor tells them. Asks the monitor: call it in a thread."""
         if self.groups is None:
-            paths: dict[str, str] = {}
-            for controller in hierarchies.v1:
-                try:
-                    paths[controller] = self.monitor.get_cgroup(controller)
-                except FileNotFoundError:
-                    continue
-            unified: str | None = None
-            if hierarchies.unified is not None:
-                try:
-                    unified = self.monitor.get_cgroup(None)
-                except (FileNotFoundError, OSError):
-                    unified = None
-            self.groups = Cgroup(hierarchies, paths, unified)
+            self.groups = find_container_cgroup(hierarchies, self.monitor.get_cgroup)
         return self.groups
 
 

@@ -14,7 +14,19 @@ from corral.server.events.model import Lifecycle, format_time, utc_now
 from corral.server.host import command, idmap, mount
 from corral.server.host.idmap import IdMap
 from corral.server.host.threads import in_thread
-from corral.server.instances import attach, busy, cpus, facts, idmaps, root_volume, running, seccomp, store, templates
+from corral.server.instances import (
+    attach,
+    busy,
+    cpus,
+    facts,
+    files,
+    idmaps,
+    root_volume,
+    running,
+    seccomp,
+    store,
+    templates,
+)
 from corral.server.instances.attach import Attached
 from corral.server.instances.container import runtime
 from corral.server.instances.container.lxc_config import lxc_config
@@ -80,6 +92,7 @@ async def launch(context: Context, instance: Instance) -> RunningContainer:
     if not instance.is_container:
         raise NotSupported("Virtual machines are not supported on this server")
     state = _Start(context, instance)
+    files.release(context, instance.id)
     async with Rollback() as undo:
         await _check(state)
         await _mount(state, undo)
