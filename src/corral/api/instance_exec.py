@@ -30,5 +30,6 @@ class Control(msgspec.Struct, kw_only=True):
     """A message on the control websocket of a command or a console."""
 
     command: str = ""
-    args: dict[str, str] = {}
+    #: Go's clients send null with a signal.
+    args: dict[str, str] | None = None
     signal: int = 0

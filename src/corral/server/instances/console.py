@@ -103,7 +103,8 @@ class Session:
             try:
                 control = msgspec.json.decode(message.data, type=Control)
                 if control.command == "window-resize":
-                    await self._resize(console, int(control.args["width"]), int(control.args["height"]))
+                    args = control.args or {}
+                    await self._resize(console, int(args["width"]), int(args["height"]))
             except (msgspec.MsgspecError, KeyError, ValueError, OSError) as error:
                 log.debug("Control message of a console not obeyed: %s", error)
 

@@ -326,7 +326,8 @@ class Session:
         try:
             message = msgspec.json.decode(data, type=Control)
             if message.command == "window-resize" and master is not None:
-                terminal.set_size(master, int(message.args["width"]), int(message.args["height"]))
+                args = message.args or {}
+                terminal.set_size(master, int(args["width"]), int(args["height"]))
             elif message.command == "signal" and self._command is not None:
                 self._command.send_signal(message.signal)
         except (msgspec.MsgspecError, KeyError, ValueError, OSError) as error:
