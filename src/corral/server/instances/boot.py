@@ -11,7 +11,7 @@ from corral.server.context import Context
 from corral.server.host import idmap
 from corral.server.host.liblxc_socket import scan_running
 from corral.server.host.threads import in_thread
-<<<<<<< HEAD
+from corral.server.host.zygote import Zygote
 from corral.server.instances import (
     busy,
     delete,
@@ -26,10 +26,6 @@ from corral.server.instances import (
     stop,
     store,
 )
-=======
-from corral.server.host.zygote import Zygote
-from corral.server.instances import busy, delete, exits, facts, keys, rename, running, snapshot, start, stop, store
->>>>>>> 6ad39db (Commands, consoles, files and logs: routes and parts)
 from corral.server.instances.container import runtime
 from corral.server.instances.files import FileServers
 from corral.server.instances.idmaps import HostIds
