@@ -55,9 +55,18 @@ def write_config(tx: Tx, table: str, column: str, owner: int, config: Mapping[st
 Devices = dict[str, dict[str, str]]
 
 
+def _owner(prefix: str) -> str:
+    """The singular in the columns: the table instances_snapshots_devices has an instance_snapshot_id."""
+    return prefix.replace("instances_", "instance_")
+
+
 def read_devices(tx: Tx, prefix: str, ids: Iterable[int] | None = None) -> dict[int, Devices]:
-    """The devices of many owners: {owner id: {device: {key: value}}}, from `<prefix>s_devices` and its config table."""
-    table, column = f"{prefix}s_devices", f"{prefix}_id"
+    """The devices of many owners: {owner id: {device: {key: value}}}, from `<prefix>s_devices` and its config table.
+
+    `prefix` is `instance`, `profile` or `instances_snapshot`.
+    """
+    table, owner_name = f"{prefix}s_devices", _owner(prefix)
+    column = f"{owner_name}_id"
     where, values = "", []
     if ids is not None:
         values = list(ids)
@@ -70,7 +79,7 @@ def read_devices(tx: Tx, prefix: str, ids: Iterable[int] | None = None) -> dict[
     devices: dict[int, Devices] = {}
     for owner, name, key, value in tx.rows(
         f"SELECT d.{column}, d.name, c.key, c.value FROM {table} d"
-        f" LEFT JOIN {table}_config c ON c.{prefix}_device_id = d.id {where} ORDER BY d.name, c.key",
+        f" LEFT JOIN {table}_config c ON c.{owner_name}_device_id = d.id {where} ORDER BY d.name, c.key",
         *values,
     ):
         device = devices.setdefault(owner, {}).setdefault(name, {})
@@ -81,11 +90,12 @@ def read_devices(tx: Tx, prefix: str, ids: Iterable[int] | None = None) -> dict[
 
 def write_devices(tx: Tx, prefix: str, owner: int, devices: Mapping[str, Mapping[str, str]]) -> None:
     """Replace the devices of one owner."""
-    table, column = f"{prefix}s_devices", f"{prefix}_id"
+    table, owner_name = f"{prefix}s_devices", _owner(prefix)
+    column = f"{owner_name}_id"
     tx.execute(f"DELETE FROM {table} WHERE {column} = ?", owner)
     for name, device in devices.items():
         device_id = tx.execute(f"INSERT INTO {table} ({column}, name) VALUES (?, ?)", owner, name)
         tx.many(
-            f"INSERT INTO {table}_config ({prefix}_device_id, key, value) VALUES (?, ?, ?)",
+            f"INSERT INTO {table}_config ({owner_name}_device_id, key, value) VALUES (?, ?, ?)",
             [(device_id, key, value) for key, value in device.items() if value != ""],
         )

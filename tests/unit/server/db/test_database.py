@@ -118,3 +118,16 @@ async def test_rows_become_dataclasses(database: Database) -> None:
 
 async def test_change_counts_rows(database: Database) -> None:
     assert await database.write(lambda tx: tx.change("UPDATE projects SET description = 'x'")) == 1
+
+
+async def test_devices_of_snapshots(database: Database) -> None:
+    def fill(tx: Tx) -> None:
+        tx.execute(
+            "INSERT INTO instances (id, node_id, name, architecture, type, creation_date, project_id)"
+            " VALUES (1, 1, 'c1', 2, 0, 'now', 1)"
+        )
+        tx.execute("INSERT INTO instances_snapshots (id, instance_id, name, creation_date) VALUES (5, 1, 's', 'now')")
+        rows.write_devices(tx, "instances_snapshot", 5, {"root": {"type": "disk"}})
+
+    await database.write(fill)
+    assert await database.read(rows.read_devices, "instances_snapshot", [5]) == {5: {"root": {"type": "disk"}}}
