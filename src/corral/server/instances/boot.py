@@ -21,7 +21,7 @@ from corral.server.instances import (
     reactions,
     rename,
     running,
-    snapshot,
+    snapshot_removal,
     start,
     stop,
     store,
@@ -88,7 +88,7 @@ async def adopt(context: Context) -> None:
             await _resume(context, instance)
         except (CorralError, OSError):
             log.exception("Failed to bring instance %s in order", instance.storage_name)
-    await snapshot.sweep(context)
+    await snapshot_removal.sweep(context)
 
 
 async def _adopt(context: Context, instance: Instance) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from corral.errors import InvalidRequest, NotFound
 from corral.server.context import Context
 from corral.server.host.threads import in_thread
-from corral.server.instances import attach, busy, files, root_volume, running, start, store
+from corral.server.instances import attach, busy, files, root_volume, running, snapshot_removal, start, store
 from corral.server.instances.model import Instance, devices_dir, is_true, log_dir, seccomp_path, target_path
 from corral.server.rollback import finish
 from corral.server.storage import volumes
@@ -47,10 +47,11 @@ async def _remove(context: Context, instance: Instance) -> None:
 
 
 async def wipe(context: Context, instance: Instance) -> None:
-    """Remove the volume, the devices' traces, the files and at last the row. Repeatable."""
+    """Remove the snapshots, the volume, the devices' traces, the files and at last the row. Repeatable."""
     files.release(context, instance.id)
     volume = await root_volume.find(context, instance)
     if volume is not None:
+        await snapshot_removal.remove_all(context, instance)
         await volumes.unmount(context, volume)
         await volumes.delete(context, volume)
     await attach.remove_all(context, instance)

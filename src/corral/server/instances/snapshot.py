@@ -7,7 +7,17 @@ from corral.errors import InvalidRequest, NotFound, NotSupported
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle, format_time, utc_now
-from corral.server.instances import backup_file, busy, root_volume, running, snapshot_store, start, stop, store
+from corral.server.instances import (
+    backup_file,
+    busy,
+    root_volume,
+    running,
+    snapshot_removal,
+    snapshot_store,
+    start,
+    stop,
+    store,
+)
 from corral.server.instances.model import Instance, Snapshot
 from corral.server.instances.snapshot_store import NewSnapshot
 from corral.server.rollback import Rollback, finish
@@ -54,28 +64,9 @@ async def delete_snapshot(context: Context, instance: Instance, name: str) -> No
     """Delete a snapshot. Once begun it is finished, at the latest at a restart."""
     async with busy.claim(context, instance.id, "snapshot delete"):
         snapshot = await context.db.read(snapshot_store.get_snapshot, instance.id, name)
-        await finish(remove(context, instance, snapshot))
+        await finish(snapshot_removal.remove(context, instance, snapshot))
         await backup_file.write(context, instance)
     _publish(context, instance, name, "deleted")
-
-
-async def remove(context: Context, instance: Instance, snapshot: Snapshot) -> None:
-    """Remove contents and row of a snapshot. Repeatable."""
-    await context.db.write(snapshot_store.mark_snapshot, snapshot.id, "delete")
-    volume = await root_volume.find(context, instance)
-    if volume is not None:
-        await volume_snapshots.delete_snapshot(context, volume, snapshot.name)
-    await context.db.write(
-        snapshot_store.delete_snapshot, snapshot.id, volume.id if volume is not None else 0, snapshot.name
-    )
-
-
-async def sweep(context: Context) -> None:
-    """Undo or finish the snapshots that a killed daemon left half-made."""
-    for instance_id, snapshot in await context.db.read(snapshot_store.list_pending):
-        instance = await context.db.read(store.find_instance, instance_id)
-        if instance is not None:
-            await remove(context, instance, snapshot)
 
 
 async def rename_snapshot(context: Context, instance: Instance, name: str, new_name: str) -> None:
