@@ -31,6 +31,8 @@ _ARGS = 4096
 _RDONLY = 2
 _FIRST_INODE = 256
 _ROOTREFS = 255
+_ROOT_TREE = 1
+_ROOT_REF_KEY = 156
 _QUOTA_TREE = 8
 _QGROUP_INFO_KEY = 242
 _QGROUP_LIMIT_KEY = 244
@@ -312,6 +314,52 @@ def find_quota(path: str | Path) -> QuotaUsage | None:
         max_referenced if flags & _MAX_REFERENCED and max_referenced != _NO_LIMIT else None,
         max_exclusive if flags & _MAX_EXCLUSIVE and max_exclusive != _NO_LIMIT else None,
     )
+
+
+def list_usages(directory: str | Path) -> dict[str, int]:
+    """Bytes referenced by the subvolumes that lie directly in a directory, by name; empty where quotas are off.
+
+    A few searches for any number of subvolumes.
+    """
+    with _directory(directory) as fd:
+        parent, inode = _tree_id(fd), os.fstat(fd).st_ino
+        try:
+            counted = {
+                qgroup: struct.unpack_from("<QQ", data)[1]
+                for qgroup, data in _search(fd, _QUOTA_TREE, 0, _QGROUP_INFO_KEY)
+            }
+        except FileNotFoundError:
+            return {}
+        usages = {}
+        for child, data in _search(fd, _ROOT_TREE, parent, _ROOT_REF_KEY):
+            where, _, length = struct.unpack_from("<QQH", data)
+            if where == inode and child in counted:
+                usages[os.fsdecode(data[18 : 18 + length])] = counted[child]
+    return usages
+
+
+def _search(fd: int, tree: int, object_id: int, key_type: int) -> Iterator[tuple[int, bytes]]:
+    """The items of one kind and object in a tree: their offsets and contents."""
+    first = 0
+    while True:
+        args = bytearray(_ARGS)
+        struct.pack_into(
+            "=QQQQQQQIII",
+            args,
+            0,
+            *(tree, object_id, object_id, first, _NO_LIMIT, 0, _NO_LIMIT, key_type, key_type, 0xFFFFFFFF),
+        )
+        fcntl.ioctl(fd, _TREE_SEARCH, args)
+        found = struct.unpack_from("=I", args, 64)[0]
+        position = 104
+        for _ in range(found):
+            _, _, first, _, length = struct.unpack_from("=QQQII", args, position)
+            position += 32
+            yield first, bytes(args[position : position + length])
+            position += length
+        if not found or first == _NO_LIMIT:
+            return
+        first += 1
 
 
 def _search_quota(fd: int, key_type: int, qgroup: int) -> bytes | None:

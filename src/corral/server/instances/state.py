@@ -134,13 +134,18 @@ async def _disks(context: Context, instances: list[Instance]) -> dict[int, dict[
             name, root = registry.find_root_disk(instance.expanded_devices)
             kind = VolumeType.CONTAINER if instance.is_container else VolumeType.VM
             roots[root.get("pool", ""), instance.project, instance.name, kind] = (instance.id, name)
-    found = await _find_volumes(context, roots)
-    usages = await asyncio.gather(*(_usage(context, volume) for volume in found))
+    found = list(await _find_volumes(context, roots))
+    try:
+        usages = await volumes.usages(context, found)
+    except (CorralError, OSError) as error:
+        log.debug("The use of volumes is unknown: %s", error)
+        return {}
     result: dict[int, dict[str, InstanceStateDisk]] = {}
-    for volume, usage in zip(found, usages, strict=True):
-        if usage is not None:
+    for volume in found:
+        usage = usages.get(volume.id)
+        if usage is not None and usage.used is not None:
             instance_id, name = roots[volume.pool.name, volume.project, volume.name, volume.type]
-            result[instance_id] = {name: usage}
+            result[instance_id] = {name: InstanceStateDisk(usage=usage.used, total=usage.total or 0)}
     return result
 
 
@@ -156,12 +161,3 @@ async def _find_volumes(
     kinds = (VolumeType.CONTAINER, VolumeType.VM)
     listed = await context.db.read(storage.list_volumes, None, None, kinds)
     return [one for one in listed if (one.pool.name, one.project, one.name, one.type) in wanted]
-
-
-async def _usage(context: Context, volume: Volume) -> InstanceStateDisk | None:
-    try:
-        usage = await volumes.usage(context, volume)
-    except (CorralError, OSError) as error:
-        log.debug("Use of volume %s is unknown: %s", volume.storage_name, error)
-        return None
-    return InstanceStateDisk(usage=usage.used, total=usage.total or 0) if usage.used is not None else None

@@ -3,7 +3,7 @@
 Every driver is made for one pool: `DRIVERS[name](site)`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
@@ -105,3 +105,11 @@ class SealsVolumes(Protocol):
     """Can make a volume read-only."""
 
     async def seal_volume(self, volume: StoredVolume) -> None: ...
+
+
+@runtime_checkable
+class CountsTogether(Protocol):
+    """Can tell the use of many volumes faster than one by one."""
+
+    async def usages(self, volumes: Sequence[StoredVolume]) -> dict[int, int]:
+        """Bytes by the volumes' ids; what nothing counts is left out."""

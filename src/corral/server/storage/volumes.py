@@ -1,6 +1,6 @@
 """Volumes: made empty or from an image, mounted, resized, renamed, updated, deleted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from corral.server.events.model import Lifecycle
 from corral.server.host.threads import in_thread
 from corral.server.rollback import Rollback
 from corral.server.storage import keys, model, pools, store
-from corral.server.storage.driver import SealsVolumes, StorageDriver, StoredVolume
+from corral.server.storage.driver import CountsTogether, SealsVolumes, StorageDriver, StoredVolume
 from corral.server.storage.model import ContentType, ImageSource, Pool, Usage, Volume, VolumeType
 from corral.server.storage.registry import open_driver
 
@@ -190,6 +190,28 @@ async def usage(context: Context, volume: Volume) -> Usage:
     pools.check_usable(context, volume.pool)
     used = await open_driver(context.member, volume.pool).usage(stored(context.member, volume))
     return Usage(used, keys.quota_of(volume.config, {}, volume.type))
+
+
+async def usages(context: Context, volumes: Sequence[Volume]) -> dict[int, Usage]:
+    """Use of many volumes at once, by their ids; those of pools that are not there or do not count are left out."""
+    by_pool: dict[str, list[Volume]] = {}
+    for volume in volumes:
+        by_pool.setdefault(volume.pool.name, []).append(volume)
+    found: dict[int, Usage] = {}
+    for together in by_pool.values():
+        pool = together[0].pool
+        if pools.status(context, pool) != model.CREATED:
+            continue
+        driver = open_driver(context.member, pool)
+        if isinstance(driver, CountsTogether):
+            used = await driver.usages([stored(context.member, volume) for volume in together])
+        else:
+            each = [(volume.id, await driver.usage(stored(context.member, volume))) for volume in together]
+            used = {volume_id: size for volume_id, size in each if size is not None}
+        for volume in together:
+            if volume.id in used:
+                found[volume.id] = Usage(used[volume.id], keys.quota_of(volume.config, {}, volume.type))
+    return found
 
 
 async def rename(context: Context, volume: Volume, name: str) -> Volume:

@@ -5,7 +5,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -192,6 +192,9 @@ class BtrfsDriver:
         quota = await in_thread(btrfs.find_quota, volume.path)
         return None if quota is None else quota.referenced
 
+    async def usages(self, volumes: Sequence[StoredVolume]) -> dict[int, int]:
+        return await in_thread(_list_usages, volumes)
+
     async def create_snapshot(self, volume: StoredVolume, path: Path) -> None:
         await in_thread(btrfs.snapshot_tree, volume.path, path, read_only=True)
 
@@ -266,3 +269,9 @@ def _create_subvolume(volume: StoredVolume) -> None:
 def _snapshot(source: Path, target: StoredVolume) -> None:
     btrfs.snapshot_tree(source, target.path)
     os.chmod(target.path, target.type.mode)
+
+
+def _list_usages(volumes: Sequence[StoredVolume]) -> dict[int, int]:
+    counted = {directory: btrfs.list_usages(directory) for directory in {volume.path.parent for volume in volumes}}
+    known = ((volume.id, counted[volume.path.parent].get(volume.path.name)) for volume in volumes)
+    return {volume_id: used for volume_id, used in known if used is not None}

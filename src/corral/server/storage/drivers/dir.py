@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -101,6 +101,9 @@ class DirDriver:
             return None
         return await in_thread(project_quota.get_usage, device, _project(volume))
 
+    async def usages(self, volumes: Sequence[StoredVolume]) -> dict[int, int]:
+        return await in_thread(_list_usages, self._site.path, volumes)
+
     async def create_snapshot(self, volume: StoredVolume, path: Path) -> None:
         await in_thread(tree.make_directory, path, volume.type.mode)
         argv = ["cp", "-a", "--reflink=auto", "--sparse=auto", "--", f"{volume.path}/.", str(path)]
@@ -110,6 +113,13 @@ class DirDriver:
 
     def _is_own_directory(self) -> bool:
         return os.path.normpath(self._site.source or self._site.path) == str(self._site.path)
+
+
+def _list_usages(pool: Path, volumes: Sequence[StoredVolume]) -> dict[int, int]:
+    device = project_quota.find_device(pool)
+    if device is None:
+        return {}
+    return {volume.id: project_quota.get_usage(device, _project(volume)) for volume in volumes}
 
 
 def _project(volume: StoredVolume) -> int:
