@@ -3,15 +3,19 @@
 import asyncio
 import errno
 import grp
+import logging
 import os
 import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
 from corral.errors import InvalidRequest, Unavailable
 from corral.server.rest.dispatch import Dispatcher
+
+log = logging.getLogger(__name__)
 
 MAX_HEADER = 128 * 1024
 """Bytes of a request line or header field (LXD's clients have sent 100 kB)."""
@@ -55,6 +59,14 @@ def bind_unix(path: Path, group: str | None) -> socket.socket:
     return listener
 
 
+def _on_loop_error(loop: asyncio.AbstractEventLoop, details: dict[str, Any]) -> None:
+    """Clients that break off a handshake are no fault of the server's; all else is logged as asyncio does."""
+    if isinstance(details.get("exception"), OSError) and "transport creation" in details.get("message", ""):
+        log.debug("TLS handshake failed: %r", details["exception"])
+        return
+    loop.default_exception_handler(details)
+
+
 class Listeners:
     """Serves the dispatcher on any number of sockets."""
 
@@ -72,6 +84,7 @@ class Listeners:
 
     async def start(self) -> None:
         """Make ready to serve."""
+        asyncio.get_running_loop().set_exception_handler(_on_loop_error)
         await self._runner.setup()
 
     async def open(self, name: str, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:

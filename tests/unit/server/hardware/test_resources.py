@@ -10,7 +10,8 @@ from corral.server.hardware import cards, cpu, disks, resources, system
 from corral.server.hardware.tree import Tree, natural_key
 
 FILES = {
-    "proc/cpuinfo": "processor\t: 0\nvendor_id\t: V\nmodel name\t: M\n\nprocessor\t: 1\nvendor_id\t: V\nmodel name\t: M",
+    "proc/cpuinfo": "processor\t: 0\nvendor_id\t: V\nmodel name\t: M\n\nprocessor\t: 1\nvendor_id\t: V\n"
+    "model name\t: M",
     "proc/meminfo": "MemTotal: 1000 kB\nMemAvailable: 600 kB\nHugepagesize: 2048 kB\nHugePages_Total: 3\n"
     "HugePages_Free: 1\n",
     "proc/sys/kernel/osrelease": "6.1",
