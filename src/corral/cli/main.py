@@ -20,24 +20,31 @@ if TYPE_CHECKING:
 # First word: (module below cli.commands, name in it, summary, whether help shows it only with --all).
 ENTRIES = {
     "alias": ("alias", "COMMAND", "Manage command aliases", False),
+    "cluster": ("cluster", "COMMAND", "Manage cluster members", False),
     "config": ("config", "COMMAND", "Manage instance and server configuration options", False),
     "console": ("console", "COMMAND", "Attach to instance consoles", False),
+    "copy": ("copy", "COMMAND", "Copy instances within or in between {title} servers", False),
     "delete": ("delete", "COMMAND", "Delete instances and snapshots", False),
     "exec": ("exec", "COMMAND", "Execute commands in instances", False),
+    "export": ("export", "COMMAND", "Export instance backups", False),
     "file": ("file", "COMMAND", "Manage files in instances", False),
     "image": ("image", "COMMAND", "Manage images", False),
+    "import": ("import_backup", "COMMAND", "Import instance backups", False),
     "info": ("info", "COMMAND", "Show instance or server information", False),
     "init": ("launch", "INIT", "Create instances from images", True),
     "launch": ("launch", "COMMAND", "Create and start instances from images", False),
     "list": ("list", "COMMAND", "List instances", False),
     "monitor": ("monitor", "COMMAND", "Monitor a local or remote {title} server", True),
+    "move": ("move", "COMMAND", "Move instances within or in between {title} servers", False),
     "network": ("network", "COMMAND", "Manage and attach instances to networks", False),
     "operation": ("operation", "COMMAND", "List, show and delete background operations", False),
     "pause": ("action", "PAUSE", "Pause instances", True),
     "profile": ("profile", "COMMAND", "Manage profiles", False),
     "project": ("project", "COMMAND", "Manage projects", False),
+    "publish": ("publish", "COMMAND", "Publish instances as images", False),
     "query": ("query", "COMMAND", "Send a raw query to {title}", True),
     "remote": ("remote", "COMMAND", "Manage the list of remote servers", False),
+    "rename": ("move", "RENAME", "Rename instances and snapshots", False),
     "restart": ("action", "RESTART", "Restart instances", False),
     "restore": ("snapshot", "RESTORE", "Restore instances from snapshots", False),
     "snapshot": ("snapshot", "COMMAND", "Create instance snapshots", False),
@@ -47,7 +54,7 @@ ENTRIES = {
     "version": ("version", "COMMAND", "Show local and remote versions", False),
     "warning": ("warning", "COMMAND", "Manage warnings", False),
 }
-WORD_ALIASES = {"ls": "list", "rm": "delete"}
+WORD_ALIASES = {"cp": "copy", "ls": "list", "mv": "move", "rm": "delete"}
 ROOT_FLAGS = (switch("all", "Show less common commands"), *GLOBAL_FLAGS)
 ALIAS_GUARD = "LXC_ALIASES"
 INTERRUPTED = 130

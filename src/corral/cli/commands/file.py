@@ -332,6 +332,12 @@ def edit(invocation: Invocation) -> int:
     return 0
 
 
+def _mount(invocation: Invocation) -> int:
+    from corral.cli.commands.file_mount import run
+
+    return run(invocation)
+
+
 _RECURSIVE = switch("recursive", "Recursively transfer files", "r")
 _CREATE = switch("create-dirs", "Create any directories necessary", "p")
 _PATH = "[<remote>:]<instance>/<path>"
@@ -344,6 +350,18 @@ COMMAND = Command(
             f"delete {_PATH} [{_PATH}...]", "Delete files in instances", delete, (1, ANY_NUMBER_OF), aliases=("rm",)
         ),
         Command(f"edit {_PATH}", "Edit files in instances", edit, (1, 1)),
+        Command(
+            "mount [<remote>:]<instance>[/<path>] [<target path>]",
+            "Mount files from instances",
+            _mount,
+            (1, 2),
+            flags=(
+                text("listen", "Setup SSH SFTP listener on address:port instead of mounting"),
+                switch("no-auth", "Disable authentication when using SSH SFTP listener"),
+                text("auth-user", "Set authentication user when using SSH SFTP listener"),
+            ),
+            examples="{client} file mount foo/root fooroot\n    Mount /root of the instance foo onto fooroot.",
+        ),
         Command(
             f"pull {_PATH} [{_PATH}...] <target path>",
             "Pull files from instances",

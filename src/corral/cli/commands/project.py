@@ -70,16 +70,12 @@ def list_projects(invocation: Invocation) -> int:
         config = project.get("config") or {}
         features = [
             "YES" if config.get(f"features.{feature}", "").lower() in ("true", "1", "yes", "on") else "NO"
-            for feature in ("images", "profiles", "storage.volumes", "storage.buckets", "networks")
+            for feature in ("images", "profiles", "storage.volumes", "networks")
         ]
-        if not resource.server.has_extension("storage_buckets"):
-            del features[3]
         name = project["name"] + (" (current)" if project["name"] == current else "")
         rows.append([name, *features, project["description"], str(len(project.get("used_by") or ()))])
     table.sort_rows(rows)
     header = ["NAME", "IMAGES", "PROFILES", "STORAGE VOLUMES", "NETWORKS", "DESCRIPTION", "USED BY"]
-    if resource.server.has_extension("storage_buckets"):
-        header.insert(4, "STORAGE BUCKETS")
     table.show(invocation.text("format"), header, rows, [order(project, PROJECT) for project in projects])
     return 0
 
