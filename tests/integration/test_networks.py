@@ -1,10 +1,13 @@
 """Managed bridges on the real kernel: addresses, names, NAT, other people's firewalls, and what is repaired."""
 
 import contextlib
+import http.client
 import os
 import signal
 import socket
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -283,6 +286,41 @@ def test_delete_leaves_nothing(calls: Api, bare: Daemon) -> None:
     until(
         lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes(), "it ended"
     )
+
+
+def list_dnsmasq(daemon: Daemon) -> list[int]:
+    """The pids of all dnsmasq of a daemon."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().decode().split("\0")
+            if words[0].endswith("dnsmasq") and any(str(daemon.state_dir) in word for word in words):
+                found.append(int(process.name))
+    return found
+
+
+@pytest.mark.usefixtures("repairs")
+@pytest.mark.parametrize("delay_s", [0.005, 0.015, 0.025, 0.035, 0.05, 0.07])
+def test_a_creation_that_a_kill_interrupts_is_whole_or_gone(bare: Daemon, delay_s: float) -> None:
+    def create() -> None:
+        with bare.api() as api, contextlib.suppress(OSError, http.client.HTTPException):
+            api.call("POST", "/1.0/networks", {"name": "brief0", "config": CONFIG})
+
+    thread = threading.Thread(target=create)
+    thread.start()
+    time.sleep(delay_s)
+    bare.kill()
+    thread.join(30)
+    bare.start()
+    with bare.api() as api:
+        if "/1.0/networks/brief0" in api.get("/1.0/networks"):
+            assert api.get("/1.0/networks/brief0")["status"] == "Created"
+            assert len(list_dnsmasq(bare)) == 1
+            api.call("DELETE", "/1.0/networks/brief0")
+    assert not Path("/sys/class/net/brief0").exists()
+    assert not (bare.state_dir / "networks/brief0").exists()
+    assert not wanted_chains("brief0") & chains()
+    assert list_dnsmasq(bare) == []
 
 
 @contextlib.contextmanager

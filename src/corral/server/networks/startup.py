@@ -1,6 +1,7 @@
 """Brings the networks up with the daemon, and down with the host."""
 
 import logging
+import shutil
 from collections.abc import Coroutine
 from typing import Any
 
@@ -8,7 +9,9 @@ from corral.errors import CorralError
 from corral.server.background import Background
 from corral.server.context import Context
 from corral.server.events.problems import ProblemSolved
+from corral.server.host.threads import in_thread
 from corral.server.networks import delete, store
+from corral.server.networks.drivers.bridge import dnsmasq
 from corral.server.networks.guard import UNAVAILABLE, Guard, start_one
 from corral.server.networks.model import Network, NetworkStatus
 from corral.server.networks.registry import driver_of
@@ -25,6 +28,7 @@ async def start_networks(context: Context) -> None:
     guard = context.parts.add(Guard(context))
     async with context.locks.hold("networks"):
         networks = await context.db.read(store.list_networks)
+        await _sweep(context, {network.name for network in networks})
         for network in sorted(networks, key=_rank):
             if network.status is NetworkStatus.PENDING:
                 log.warning("Removing network %s: its creation was interrupted", network.name)
@@ -37,6 +41,18 @@ async def start_networks(context: Context) -> None:
             else:
                 await context.events.react(ProblemSolved(UNAVAILABLE, network.project, ("network", network.id)))
     context.parts[Background].start("networks", guard.run())
+
+
+async def _sweep(context: Context, names: set[str]) -> None:
+    """Remove the files of networks that are no more, such as those of an interrupted rename."""
+    site = site_of(context.member)
+    if not site.networks_dir.exists():
+        return
+    for directory in site.networks_dir.iterdir():
+        if directory.name not in names:
+            log.warning("Removing %s, which belongs to no network", directory)
+            await dnsmasq.stop(directory.name, site)
+            await in_thread(shutil.rmtree, directory, ignore_errors=True)
 
 
 async def stop_networks(context: Context) -> None:

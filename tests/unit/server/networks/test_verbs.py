@@ -222,10 +222,13 @@ async def test_the_start_removes_halves_and_brings_up_the_rest(context: Context,
     await make(context)
     await context.db.write(insert_half)
     driver.calls.clear()
+    orphan = context.member.networks_dir / "orphan"
+    orphan.mkdir()
     background = context.parts.add(Background())
     try:
         await startup.start_networks(context)
         assert sorted(driver.calls) == ["start br0 10.1.2.1/24", "stop half"]
+        assert not orphan.exists()
         assert [network.name for network in await context.db.read(store.list_networks)] == ["br0"]
     finally:
         await background.stop()

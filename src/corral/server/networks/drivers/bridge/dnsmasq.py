@@ -16,6 +16,7 @@ from pathlib import Path
 
 from corral.errors import CommandFailed, Conflict, NotSupported
 from corral.server.host import command, pidfd, processes
+from corral.server.host.threads import in_thread
 from corral.server.networks.addresses import AddressRange, host
 from corral.server.networks.drivers.bridge.plan import AddressFamily, BridgePlan
 from corral.server.networks.site import Site
@@ -114,11 +115,7 @@ def find_running(network: str, site: Site) -> Running | None:
         words = processes.get_command_line(pid)
     except OSError:
         return None
-    if not words or os.path.basename(words[0]) != "dnsmasq":
-        return None
-    if f"--conf-file={site.directory(network) / RAW}" not in words:
-        return None
-    return Running(pid, tuple(words[1:]))
+    return Running(pid, tuple(words[1:])) if _serves(words, network, site) else None
 
 
 async def ensure_running(plan: BridgePlan, site: Site) -> int:
@@ -184,12 +181,32 @@ def reload(network: str, site: Site) -> None:
 
 
 async def stop(network: str, site: Site) -> None:
-    """End a network's dnsmasq, wait until it is gone and drop its record; nothing where none runs."""
-    running = find_running(network, site)
-    if running is not None:
+    """End a network's dnsmasq, wait until it is gone and drop its record; nothing where none runs.
+
+    All processes are searched: a daemon that was killed may have left one that it had no time to record.
+    """
+    for pid in await in_thread(_list_running, network, site):
         with contextlib.suppress(ProcessLookupError):
-            await _end(running.pid)
+            await _end(pid)
     (site.directory(network) / RECORD).unlink(missing_ok=True)
+
+
+def _list_running(network: str, site: Site) -> list[int]:
+    found = []
+    for pid in processes.list_pids():
+        with contextlib.suppress(OSError):
+            if _serves(processes.get_command_line(pid), network, site):
+                found.append(pid)
+    return found
+
+
+def _serves(words: list[str], network: str, site: Site) -> bool:
+    """Whether a command line is that of a network's dnsmasq."""
+    return (
+        bool(words)
+        and os.path.basename(words[0]) == "dnsmasq"
+        and f"--conf-file={site.directory(network) / RAW}" in words
+    )
 
 
 async def _end(pid: int) -> None:
