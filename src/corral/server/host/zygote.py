@@ -62,7 +62,7 @@ class Attach:
     config: str
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Running:
     """A process that the zygote started; `pid` is the host's."""
 

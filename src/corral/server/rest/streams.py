@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from aiohttp import WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
@@ -147,39 +147,54 @@ class _Ignored(asyncio.Protocol):
     """The protocol of a transport whose socket somebody else uses."""
 
 
-async def take_over(raw: web.BaseRequest, protocol: str) -> tuple[Upgraded, socket.socket]:
-    """Switch a connection to a raw protocol: 101 is sent, and the socket is the caller's from then on.
+async def hand_over(raw: web.BaseRequest, protocol: str, take: Callable[[socket.socket], Awaitable[None]]) -> Upgraded:
+    """Switch a connection to a raw protocol: `take` gives a duplicate of its socket to who speaks that.
 
-    A TLS connection is relayed by a task of its own through a socket pair.
+    The 101 is sent once `take` has returned; where it raises, the connection goes on as before and the error is
+    answered. What `take` gets it must not use later. A TLS connection is relayed through a socket pair.
     """
     transport = raw.transport
     if not isinstance(transport, asyncio.Transport):
         raise InvalidRequest("The connection cannot be upgraded")
-    transport.pause_reading()
-    transport.write(f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: {protocol}\r\nConnection: Upgrade\r\n\r\n".encode())
+    switch = f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: {protocol}\r\nConnection: Upgrade\r\n\r\n".encode()
     if transport.get_extra_info("ssl_object") is not None:
-        return Upgraded(), _relay(transport)
-    own = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                await take(theirs)
+        except BaseException:
+            ours.close()
+            raise
+        transport.write(switch)
+        _relay(transport, ours)
+        return Upgraded()
+    transport.pause_reading()
+    try:
+        with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as own:
+            # Of both duplicates, but this one reads no more and has only a line to write.
+            own.setblocking(True)
+            await take(own)
+            transport.write(switch)
+    except BaseException:
+        os.set_blocking(transport.get_extra_info("socket").fileno(), False)
+        transport.resume_reading()
+        raise
     transport.set_protocol(_Ignored())
-    # Closes this descriptor only: the duplicate keeps the connection.
+    # Closes this descriptor only: whoever took the duplicate keeps the connection.
     transport.close()
-    own.setblocking(True)
-    return Upgraded(), own
+    return Upgraded()
 
 
-def _relay(transport: asyncio.Transport) -> socket.socket:
-    ours, theirs = socket.socketpair()
+def _relay(transport: asyncio.Transport, ours: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(loop=loop)
     protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
     writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-    transport.resume_reading()
     task = loop.create_task(_relay_both(reader, writer, ours), name="upgraded connection")
     _relays.add(task)
     task.add_done_callback(_relays.discard)
-    return theirs
 
 
 _relays: set[asyncio.Task[None]] = set()

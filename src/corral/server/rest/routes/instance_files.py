@@ -2,6 +2,7 @@
 
 import posixpath
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -140,7 +141,8 @@ async def open_sftp(request: Request, name: str) -> web.StreamResponse:
     if request.raw.headers.get("Upgrade", "").lower() != "sftp":
         raise InvalidRequest("Missing or invalid upgrade header")
     instance = await files.get_instance(request.context, request.project, name)
-    upgraded, client = await streams.take_over(request.raw, "sftp")
-    with client:
+
+    async def take(client: socket.socket) -> None:
         await files.open_sftp(request.context, instance, client)
-    return upgraded
+
+    return await streams.hand_over(request.raw, "sftp", take)
