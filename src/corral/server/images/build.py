@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from corral.errors import CommandFailed, InvalidRequest, NotSupported
+from corral.errors import CommandFailed, InternalError, InvalidRequest, NotSupported
 from corral.server.host import command
 from corral.server.host.threads import in_thread
 from corral.server.images import apt, busybox, debian
@@ -59,8 +59,8 @@ _PHASES = (
 async def build(recipe: Recipe, work: Path, cache: Path, progress: Progress) -> ImageFiles:
     """Build an image into the existing directory `work`; packages are kept below `cache` for the next time.
 
-    Raises InvalidRequest for a recipe that we do not have, NotSupported where a program is missing, CommandFailed with
-    the end of the log where the build fails. The caller removes `work`.
+    Raises InvalidRequest for a recipe that we do not have, NotSupported where a program is missing, InternalError with
+    the log's reason where the build fails. The caller removes `work`.
     """
     if recipe.os == "busybox":
         root = work / "rootfs.tar"
@@ -143,9 +143,8 @@ async def _build_debian(recipe: Recipe, work: Path, cache: Path, progress: Progr
         async with _reported(places.log, progress):
             await _pack(arguments, root, scratch)
     except CommandFailed as failure:
-        raise CommandFailed(
-            ["mmdebstrap", f"debian/{recipe.release}"], failure.exit_code, await in_thread(_tail, places.log)
-        ) from failure
+        reason = await in_thread(_tail, places.log) or str(failure)
+        raise InternalError(f"Failed to build debian/{recipe.release}: {reason}") from failure
     await in_thread(_drop_old_packages, places.packages)
     return root
 
@@ -220,8 +219,10 @@ def _tail(log: Path) -> str:
     """The lines of the log that say what went wrong."""
     with contextlib.suppress(OSError):
         lines = log.read_text(errors="replace").splitlines()
-        telling = [line for line in lines if re.match(r"(E|W|dpkg: error|Err):", line)]
-        return "\n".join((telling or lines)[-LOG_TAIL_LINES:])
+        telling = [line for line in lines if re.match(r"(E|dpkg: error|Err)\b", line)]
+        # mmdebstrap repeats the whole call that failed: what the call itself said is the reason.
+        reasons = [line for line in telling if not re.match(r"E: \S+ failed\b", line)]
+        return "\n".join((reasons or telling or lines)[-LOG_TAIL_LINES:])
     return ""
 
 

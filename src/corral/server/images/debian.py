@@ -8,6 +8,7 @@ gets addresses by DHCP and router advertisements; resolved asks the bridge's DNS
 import io
 import shlex
 import tarfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ _COMFORT = ("iputils-ping", "procps", "less", "nano", "sudo", "libpam-systemd", 
 _PACKAGES: Mapping[str, tuple[str, ...]] = {
     "minimal": _BASE,
     "default": (*_BASE, *_COMFORT),
-    "cloud": (*_BASE, *_COMFORT, "cloud-init"),
+    "cloud": (*_BASE, *_COMFORT, "cloud-init", "openssh-server"),
 }
 
 _ARCHITECTURES: Mapping[str, str] = {
@@ -78,6 +79,10 @@ _FILES: Mapping[str, str] = {
         "[Service]\n"
         "ExecStart=\n"
         "ExecStart=-udevadm trigger --type=devices --action=add --subsystem-match=net\n"
+    ),
+    # The image holds no host keys (see the last hook): each instance makes its own before the first start of sshd.
+    "etc/systemd/system/ssh.service.d/host-keys.conf": (
+        "[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\nExecStartPre=/usr/sbin/sshd -t\n"
     ),
     "etc/hosts": "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n",
     "etc/default/locale": "LANG=C.UTF-8\n",
@@ -182,6 +187,12 @@ def mmdebstrap_arguments(recipe: Recipe, mirrors: Mirrors, apt_options: Sequence
             for option in (*apt_options, 'Acquire::Languages "none";', 'APT::Sandbox::User "root";')
         ),
     ]
+    if recipe.packages:
+        # A package that does not exist is found now, not after the base system was installed.
+        names = shlex.join(recipe.packages)
+        arguments.append(
+            f'--extract-hook=APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -qq -y --simulate install {names}'
+        )
     if recipe.variant == "minimal":
         arguments += [
             f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "info", "locale", "lintian")
@@ -191,7 +202,10 @@ def mmdebstrap_arguments(recipe: Recipe, mirrors: Mirrors, apt_options: Sequence
     arguments.append(
         '--customize-hook=rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap '
         '"$1"/var/lib/dbus/machine-id "$1"/etc/hostname; : > "$1"/etc/machine-id; '
-        'ln -sfn ../run/systemd/resolve/stub-resolv.conf "$1"/etc/resolv.conf'
+        'rm -f "$1"/etc/ssh/ssh_host_*_key*; '
+        'ln -sfn ../run/systemd/resolve/stub-resolv.conf "$1"/etc/resolv.conf; '
+        # Nothing has changed below /usr since: no caches to rebuild at the first boot (systemd-update-done.service).
+        'touch -r "$1"/usr "$1"/etc/.updated "$1"/var/.updated'
     )
     return [*arguments, codename, "-", *source_lines(mirrors, codename, keyring)]
 
@@ -207,17 +221,18 @@ def _keyring_hooks(keyring: str) -> list[str]:
 def write_overlay(destination: Path, variant: str) -> None:
     """A tar of the files that we add to Debian's, and of the units that are masked."""
     files = {**_FILES, **(_CLOUD_FILES if variant == "cloud" else {})}
+    now = int(time.time())
     with tarfile.open(destination, "w") as archive:
         directories = {str(parent) for name in files for parent in Path(name).parents} - {".", "etc"}
         for name in sorted(directories):
             entry = tarfile.TarInfo(name)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o755, now
             archive.addfile(entry)
         for name, text in files.items():
             entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(text.encode()), 0o644
+            entry.size, entry.mode, entry.mtime = len(text.encode()), 0o644, now
             archive.addfile(entry, io.BytesIO(text.encode()))
         for unit in _MASKED:
             entry = tarfile.TarInfo(f"etc/systemd/system/{unit}")
-            entry.type, entry.linkname = tarfile.SYMTYPE, "/dev/null"
+            entry.type, entry.linkname, entry.mtime = tarfile.SYMTYPE, "/dev/null", now
             archive.addfile(entry)
