@@ -63,6 +63,7 @@ EXTENSIONS = (
     "image_types",
     "images_expiry",
     "container_raw_mount",
+    "image_profiles",
     "resources_disk_id",
     "api_filtering",
     "instance_nic_network",
