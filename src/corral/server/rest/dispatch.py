@@ -9,7 +9,6 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
-from corral.api.urls import url
 from corral.errors import CorralError, InvalidRequest, NotFound, NotSupported, TooLarge
 from corral.server.context import Context
 from corral.server.events.bus import requestor
@@ -131,9 +130,7 @@ class Dispatcher:
             case web.StreamResponse():
                 return result
             case Operation():
-                location = f"/1.0/operations/{result.id}"
-                project = request.query.get("project")
-                return responses.accepted(result, url(location, project=project or "default"))
+                return responses.accepted(result, f"/1.0/operations/{result.id}")
             case Listing():
                 return self._collection(request, result)
             case Created():

@@ -144,6 +144,9 @@ PROXY_HTTP = Key("core.proxy_http", STRING, doc="Proxy for the daemon's own requ
 PROXY_HTTPS = Key("core.proxy_https", STRING, doc="Proxy for the daemon's own requests over HTTPS.")
 PROXY_IGNORE_HOSTS = Key("core.proxy_ignore_hosts", STRING, doc="Hosts that are reached without the proxy.")
 
+CANDID_URL = Key("candid.api.url", STRING, doc="URL of the Candid server.")
+RBAC_URL = Key("rbac.api.url", STRING, doc="URL of the RBAC server.")
+
 TABLE = KeyTable(
     HTTPS_ADDRESS,
     TRUST_PASSWORD,
@@ -181,7 +184,7 @@ TABLE = KeyTable(
     Key("core.https_trusted_proxy", STRING, doc="Addresses of proxies that tell the client's address."),
     Key("core.metrics_authentication", BOOL, "true", doc="Whether the metrics server asks for a certificate."),
     Key("candid.api.key", STRING, doc="Public key of the Candid server."),
-    Key("candid.api.url", STRING, doc="URL of the Candid server."),
+    CANDID_URL,
     Key("candid.domains", STRING, doc="Domains of Candid that are allowed."),
     Key("candid.expiry", INTEGER, "3600", doc="Life of a Candid macaroon in seconds."),
     Key("images.auto_update_cached", BOOL, "true", doc="Whether cached images are kept up to date."),
@@ -204,7 +207,20 @@ TABLE = KeyTable(
     Key("rbac.agent.username", STRING, doc="User name of the RBAC agent."),
     Key("rbac.api.expiry", INTEGER, "3600", doc="Life of an RBAC macaroon in seconds."),
     Key("rbac.api.key", STRING, doc="Public key of the RBAC server."),
-    Key("rbac.api.url", STRING, doc="URL of the RBAC server."),
+    RBAC_URL,
     Key("rbac.expiry", INTEGER, "3600", doc="Life of an RBAC macaroon in seconds."),
 )
 """All keys of LXD 5.0's server configuration."""
+
+NOT_SERVED = {
+    "cluster.https_address": "clustering",
+    "core.bgp_address": "the BGP server",
+    "core.debug_address": "the debug server",
+    "core.dns_address": "the DNS server",
+    "core.https_trusted_proxy": "the PROXY protocol",
+    "core.metrics_address": "the metrics server",
+    "core.trust_ca_certificates": "trust by a certificate authority",
+    "storage.backups_volume": "a volume for backups",
+    "storage.images_volume": "a volume for images",
+}
+"""Keys that this server knows and refuses to set, because nothing would follow from it, and what is missing."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, NotSupported
 from corral.server.auth import password
 from corral.server.context import Context
 from corral.server.db.database import LocalDatabase
@@ -57,6 +57,7 @@ class Settings:
             changed = change.plan(before, wanted)
             if not changed:
                 return
+            _refuse_not_served(changed)
             after = Config({name: text for name, text in {**before, **changed}.items() if text != ""})
             async with Rollback() as undo:
                 self.config = after
@@ -73,6 +74,12 @@ def _refuse_exclusive(wanted: Mapping[str, str]) -> None:
     used = {prefix for prefix in EXCLUSIVE for name, text in wanted.items() if text and name.startswith(prefix)}
     if len(used) > 1:
         raise InvalidRequest("RBAC and Candid are mutually exclusive")
+
+
+def _refuse_not_served(changed: Mapping[str, str]) -> None:
+    for name, what in keys.NOT_SERVED.items():
+        if changed.get(name):
+            raise NotSupported(f"cannot set '{name}': this server does not have {what}")
 
 
 async def _hash_password(before: Mapping[str, str], wanted: dict[str, str]) -> None:

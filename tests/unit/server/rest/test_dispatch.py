@@ -123,9 +123,11 @@ async def test_recursion_and_filter(server: Server) -> None:
 
 
 async def test_operations(server: Server) -> None:
-    answer = await server.ask("POST", "/1.0/extra/work", {})
+    await server.ask("POST", "/1.0/projects", {"name": "p"})
+    answer = await server.ask("POST", "/1.0/extra/work?project=p", {})
     assert answer.status == 202
     assert answer.headers["location"] == answer.body["operation"]
+    assert "?" not in answer.body["operation"]
     done = await server.ask("GET", answer.body["operation"] + "/wait?timeout=10")
     assert (done.metadata["status_code"], done.metadata["metadata"]) == (200, {"answer": 42})
     assert (await server.ask("DELETE", answer.body["operation"])).status == 400

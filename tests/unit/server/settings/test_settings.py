@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.errors import Conflict, InvalidRequest
+from corral.errors import Conflict, InvalidRequest, NotSupported
 from corral.product import LXD
 from corral.server.auth import password
 from corral.server.context import Context, Member
@@ -80,6 +80,13 @@ async def test_a_reaction_that_raises_refuses_the_change(context: Context) -> No
 async def test_what_excludes_each_other(context: Context) -> None:
     with pytest.raises(InvalidRequest, match="mutually exclusive"):
         await context.parts[Settings].replace(context, {"candid.api.url": "a", "rbac.api.url": "b"})
+
+
+async def test_what_has_no_effect_is_refused(context: Context) -> None:
+    for name, text in (("core.dns_address", ":53"), ("storage.images_volume", "pool/volume")):
+        with pytest.raises(NotSupported, match="this server does not have"):
+            await context.parts[Settings].replace(context, {name: text})
+    assert set(keys.NOT_SERVED) <= {key.name for key in keys.TABLE}
 
 
 async def test_an_event_tells_of_a_change_only(context: Context) -> None:
