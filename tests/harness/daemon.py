@@ -78,16 +78,14 @@ class Daemon:
     def start(self, timeout_s: float = 60.0) -> None:
         """Start it and wait until it serves requests."""
         self.spawn()
-        until(self._serves, "the daemon serves requests", timeout_s, 0.05)
-        ready = [str(self.programs.lxd), "waitready", f"--timeout={timeout_s:.0f}"]
-        subprocess.run(ready, env=self.environment, check=True, timeout=timeout_s + 5)
+        until(self._serves, "the daemon serves requests", timeout_s, 0.02)
 
     def _serves(self) -> bool:
         if not self.running:
             raise AssertionError(f"the daemon ended at its start:\n{self.output()}")
         try:
             with self.api(5) as api:
-                return bool(api.get("/1.0")["environment"])
+                return bool(api.call("GET", "/internal/ready"))
         except (OSError, ApiError, ValueError):
             return False
 
@@ -129,8 +127,8 @@ class Daemon:
             return
         assert self._process is not None
         try:
-            argv = [str(self.programs.lxd), "shutdown", f"--timeout={timeout_s:.0f}"]
-            subprocess.run(argv, env=self.environment, check=True, timeout=timeout_s + 10, capture_output=True)
+            with self.api(timeout_s) as api:
+                api.call("PUT", "/internal/shutdown")
             self._process.wait(timeout_s)
         finally:
             if self.running:
@@ -158,7 +156,7 @@ class Daemon:
     def remove(self) -> None:
         """End what still runs and remove every trace, whatever state it is in."""
         if self.running:
-            with contextlib.suppress(subprocess.SubprocessError, OSError):
+            with contextlib.suppress(subprocess.SubprocessError, OSError, ApiError, ValueError):
                 self.stop(20)
         marks = (f"{self.dir}/", f"--interface={self.bridge}")
         for process in Path("/proc").glob("[0-9]*"):
