@@ -64,8 +64,9 @@ class Terminal:
     def __init__(self, argv: list[str], environment: dict[str, str], rows: int, columns: int) -> None:
         self._master, slave = pty.openpty()
         self.resize(rows, columns)
+        # The terminal must be the program's own: only then the kernel tells it of a new size.
         self._process = subprocess.Popen(
-            argv, env=environment | {"TERM": "xterm"}, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+            ["setsid", "--ctty", *argv], env=environment | {"TERM": "xterm"}, stdin=slave, stdout=slave, stderr=slave
         )
         os.close(slave)
         os.set_blocking(self._master, False)

@@ -1,6 +1,7 @@
 """A daemon under test: its process, its directory, its pool and bridge, and how every trace of it is removed."""
 
 import contextlib
+import http.client
 import itertools
 import os
 import shutil
@@ -127,7 +128,8 @@ class Daemon:
             return
         assert self._process is not None
         try:
-            with self.api(timeout_s) as api:
+            # Its end may come before its answer.
+            with self.api(timeout_s) as api, contextlib.suppress(http.client.HTTPException, OSError):
                 api.call("PUT", "/internal/shutdown")
             self._process.wait(timeout_s)
         finally:
