@@ -99,8 +99,10 @@ def test_split_image(lxc: Client, tmp_path: Path) -> None:
     lxc("image", "import", metadata, rootfs, "--alias", "split")
     try:
         assert fingerprint in fingerprints(lxc)
-        lxc("image", "export", "split", f"{tmp_path}/out")
-        assert (tmp_path / "out.squashfs").read_bytes() == rootfs.read_bytes()
+        (tmp_path / "out").mkdir()
+        lxc("image", "export", "split", tmp_path / "out")
+        assert (tmp_path / "out" / f"{fingerprint}.squashfs").read_bytes() == rootfs.read_bytes()
+        assert (tmp_path / "out" / f"meta-{fingerprint}.tar.gz").read_bytes() == metadata.read_bytes()
         lxc("launch", "split", "from-split")
         assert lxc("exec", "from-split", "--", "hostname").strip() == "from-split"
     finally:

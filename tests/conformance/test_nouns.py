@@ -3,6 +3,7 @@
 import json
 import select
 from collections.abc import Callable
+from typing import IO
 
 import pytest
 import yaml
@@ -69,10 +70,11 @@ def test_monitor(lxc: Client, make_instance: Callable[..., str]) -> None:
     monitor = lxc.popen("monitor", "--type=lifecycle", "--format=json")
     try:
         assert monitor.stdout is not None
-        until(lambda: _something_is_shown(lxc, monitor.stdout), "the monitor shows an event")
+        stream = monitor.stdout
+        until(lambda: _something_is_shown(lxc, stream), "the monitor shows an event")
         name, seen = make_instance("watched"), []
         while "instance-started" not in seen:
-            line = monitor.stdout.readline()
+            line = stream.readline()
             event = json.loads(line) if line.strip() else None
             if event and event["metadata"]["source"] == f"/1.0/instances/{name}":
                 assert event["type"] == "lifecycle"
@@ -83,7 +85,7 @@ def test_monitor(lxc: Client, make_instance: Callable[..., str]) -> None:
         monitor.communicate(timeout=10)
 
 
-def _something_is_shown(lxc: Client, stream: object) -> bool:
+def _something_is_shown(lxc: Client, stream: IO[bytes]) -> bool:
     """Make an event; whether the monitor listens by now."""
     lxc("profile", "set", "default", "user.tick", "1")
     lxc("profile", "unset", "default", "user.tick")

@@ -166,10 +166,11 @@ def delete_image(tx: Tx, image_id: int) -> None:
 
 
 def _write_properties(tx: Tx, image_id: int, properties: Mapping[str, str]) -> None:
+    """Replace the properties. Clients unset one by giving it no value."""
     tx.execute("DELETE FROM images_properties WHERE image_id = ?", image_id)
     tx.many(
         "INSERT INTO images_properties (image_id, type, key, value) VALUES (?, 0, ?, ?)",
-        [(image_id, key, value) for key, value in properties.items()],
+        [(image_id, key, value) for key, value in properties.items() if value],
     )
 
 
