@@ -105,10 +105,7 @@ def bridge(bare: Daemon, calls: Api) -> Iterator[str]:
     """A managed bridge."""
     calls.call("POST", "/1.0/networks", {"name": bare.bridge, "config": CONFIG})
     yield bare.bridge
-    if not bare.running:
-        bare.start()
-    with bare.api() as api:
-        api.call("DELETE", f"/1.0/networks/{bare.bridge}")
+    calls.call("DELETE", f"/1.0/networks/{bare.bridge}")
 
 
 @pytest.fixture
@@ -226,17 +223,33 @@ def test_a_dead_dnsmasq_is_started_again(bare: Daemon, guest: Guest, tmp_path: P
     assert "dnsmasq does not run" in bare.log.read_text()
 
 
+@pytest.fixture
+def victim(make_daemon: Callable[[], Daemon]) -> Daemon:
+    """A daemon to be killed."""
+    daemon = make_daemon()
+    daemon.start()
+    return daemon
+
+
 @pytest.mark.usefixtures("repairs")
-def test_networks_outlive_a_killed_daemon(bare: Daemon, guest: Guest, tmp_path: Path, bridge: str) -> None:
-    before = dnsmasq_pid(bare)
-    bare.kill()
-    assert guest.ask_for_address(tmp_path).startswith("10.77.1.")
-    bare.start()
-    assert dnsmasq_pid(bare) == before
-    with bare.api() as api:
-        assert api.get(f"/1.0/networks/{bridge}")["status"] == "Created"
-    os.kill(before, signal.SIGKILL)
-    until(lambda: dnsmasq_pid(bare) not in (0, before), "the new daemon watches, too", 15)
+def test_networks_outlive_a_killed_daemon(victim: Daemon, tmp_path: Path) -> None:
+    with victim.api() as api:
+        api.call("POST", "/1.0/networks", {"name": victim.bridge, "config": CONFIG})
+    guest = Guest("vguest1")
+    try:
+        sh("ip", "link", "set", guest.interface, "master", victim.bridge, "up")
+        before = dnsmasq_pid(victim)
+        victim.kill()
+        assert guest.ask_for_address(tmp_path).startswith("10.77.1.")
+        victim.start()
+        assert dnsmasq_pid(victim) == before
+        os.kill(before, signal.SIGKILL)
+        until(lambda: dnsmasq_pid(victim) not in (0, before), "the new daemon watches, too", 15)
+        with victim.api() as api:
+            assert api.get(f"/1.0/networks/{victim.bridge}")["status"] == "Created"
+            api.call("DELETE", f"/1.0/networks/{victim.bridge}")
+    finally:
+        guest.close()
 
 
 def test_a_changed_address_takes_effect_and_guests_stay(calls: Api, guest: Guest, tmp_path: Path, bridge: str) -> None:
@@ -300,27 +313,27 @@ def list_dnsmasq(daemon: Daemon) -> list[int]:
 
 
 @pytest.mark.usefixtures("repairs")
-@pytest.mark.parametrize("delay_s", [0.005, 0.015, 0.025, 0.035, 0.05, 0.07])
-def test_a_creation_that_a_kill_interrupts_is_whole_or_gone(bare: Daemon, delay_s: float) -> None:
+def test_a_creation_that_a_kill_interrupts_is_whole_or_gone(victim: Daemon) -> None:
     def create() -> None:
-        with bare.api() as api, contextlib.suppress(OSError, http.client.HTTPException):
+        with contextlib.suppress(OSError, http.client.HTTPException), victim.api() as api:
             api.call("POST", "/1.0/networks", {"name": "brief0", "config": CONFIG})
 
-    thread = threading.Thread(target=create)
-    thread.start()
-    time.sleep(delay_s)
-    bare.kill()
-    thread.join(30)
-    bare.start()
-    with bare.api() as api:
-        if "/1.0/networks/brief0" in api.get("/1.0/networks"):
-            assert api.get("/1.0/networks/brief0")["status"] == "Created"
-            assert len(list_dnsmasq(bare)) == 1
-            api.call("DELETE", "/1.0/networks/brief0")
-    assert not Path("/sys/class/net/brief0").exists()
-    assert not (bare.state_dir / "networks/brief0").exists()
-    assert not wanted_chains("brief0") & chains()
-    assert list_dnsmasq(bare) == []
+    for delay_s in (0.005, 0.015, 0.025, 0.035, 0.05, 0.07):
+        thread = threading.Thread(target=create)
+        thread.start()
+        time.sleep(delay_s)
+        victim.kill()
+        thread.join(30)
+        victim.start()
+        with victim.api() as api:
+            if "/1.0/networks/brief0" in api.get("/1.0/networks"):
+                assert api.get("/1.0/networks/brief0")["status"] == "Created"
+                assert len(list_dnsmasq(victim)) == 1
+                api.call("DELETE", "/1.0/networks/brief0")
+        assert not Path("/sys/class/net/brief0").exists()
+        assert not (victim.state_dir / "networks/brief0").exists()
+        assert not wanted_chains("brief0") & chains()
+        assert list_dnsmasq(victim) == []
 
 
 @contextlib.contextmanager
@@ -342,6 +355,30 @@ def test_a_taken_port_is_a_clear_error_and_leaves_nothing(calls: Api, bare: Daem
 def test_a_taken_interface_name(calls: Api, outside: Guest) -> None:
     with pytest.raises(ApiError, match=f'Network interface "{outside.interface}" already exists'):
         calls.call("POST", "/1.0/networks", {"name": outside.interface})
+
+
+def test_a_physical_network_lends_its_parent(calls: Api, outside: Guest) -> None:
+    parent = outside.interface
+    with pytest.raises(ApiError, match="Required value"):
+        calls.call("POST", "/1.0/networks", {"name": "uplink", "type": "physical"})
+    body = {"name": "uplink", "type": "physical", "config": {"parent": parent, "mtu": "1400"}}
+    calls.call("POST", "/1.0/networks", body)
+    try:
+        assert calls.get("/1.0/networks/uplink/state")["mtu"] == 1400
+        assert calls.get(f"/1.0/networks/{parent}")["used_by"] == ["/1.0/networks/uplink"]
+        with pytest.raises(ApiError, match=f'Parent interface "{parent}" in use by another network'):
+            calls.call("POST", "/1.0/networks", {**body, "name": "other"})
+    finally:
+        calls.call("DELETE", "/1.0/networks/uplink")
+    assert calls.get(f"/1.0/networks/{parent}/state")["mtu"] == 1500
+
+
+def test_a_macvlan_network_names_its_parent(calls: Api, outside: Guest) -> None:
+    body = {"name": "direct", "type": "macvlan", "config": {"parent": outside.interface}}
+    calls.call("POST", "/1.0/networks", body)
+    shown = calls.get("/1.0/networks/direct")
+    calls.call("DELETE", "/1.0/networks/direct")
+    assert (shown["type"], shown["managed"], shown["status"]) == ("macvlan", True, "Created")
 
 
 def test_interfaces_of_the_host_are_listed_with_their_kind(calls: Api) -> None:

@@ -4,6 +4,7 @@ import errno
 import random
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from corral.errors import InternalError, InvalidRequest, NotFound
 from corral.server.host.netlink import Netlink
@@ -13,6 +14,9 @@ from corral.server.networks import keys
 from corral.server.networks.addresses import Subnet
 from corral.server.networks.model import Network
 from corral.server.networks.site import Site
+
+CREATED = "created"
+"""The file that says that a network's VLAN interface was made here and goes with the network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +54,15 @@ class ParentInterface:
 
     async def start(self, site: Site, network: Network, before: Mapping[str, str] | None = None) -> None:
         """Find the parent and, where the network owns it, make its VLAN interface and set the MTU."""
+        record = site.directory(network.name) / CREATED
         if before is not None and self.owned and _interface_of(before) != _interface_of(network.config):
-            await in_thread(_release, dict(before))
-        await in_thread(_prepare, network.config, self.owned)
+            await in_thread(_release, dict(before), record)
+        await in_thread(_prepare, network.config, record if self.owned else None)
 
     async def stop(self, site: Site, network: Network) -> None:
         """Undo what `start` did to the parent."""
         if self.owned:
-            await in_thread(_release, network.config)
+            await in_thread(_release, network.config, site.directory(network.name) / CREATED)
 
 
 MACVLAN = ParentInterface(keys.MACVLAN_KEYS)
@@ -76,9 +81,9 @@ def _check_parent(parent: str) -> None:
             raise NotFound(f'Parent interface "{parent}" not found')
 
 
-def _prepare(config: Mapping[str, str], owned: bool) -> None:
+def _prepare(config: Mapping[str, str], record: Path | None) -> None:
     _check_parent(config["parent"])
-    if not owned:
+    if record is None:
         return
     interface, typed = _interface_of(config), Config(config)
     vlan, mtu = typed[keys.VLAN], typed[keys.MTU_KEY]
@@ -87,6 +92,8 @@ def _prepare(config: Mapping[str, str], owned: bool) -> None:
             if vlan and host.find_link(interface) is None:
                 host.set_up(config["parent"])
                 host.create_vlan(interface, config["parent"], vlan)
+                record.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+                record.touch()
                 host.set_up(interface)
             if mtu:
                 host.set_mtu(interface, mtu)
@@ -94,15 +101,17 @@ def _prepare(config: Mapping[str, str], owned: bool) -> None:
             raise InternalError(f'Failed to prepare interface "{interface}": {error.strerror or error}') from error
 
 
-def _release(config: Mapping[str, str]) -> None:
+def _release(config: Mapping[str, str], record: Path) -> None:
+    """Delete the VLAN interface that was made here, or give an interface its usual MTU again."""
     interface, typed = _interface_of(config), Config(config)
     with Netlink() as host:
         link = host.find_link(interface)
         if link is None:
             return
         try:
-            if typed[keys.VLAN] and link.kind == "vlan":
+            if record.exists() and link.kind == "vlan":
                 host.delete_link(interface)
+                record.unlink(missing_ok=True)
             elif typed[keys.MTU_KEY]:
                 host.set_mtu(interface, 1500)
         except OSError as error:

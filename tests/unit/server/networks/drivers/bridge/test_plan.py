@@ -28,6 +28,20 @@ def test_given_addresses_are_kept_and_get_no_nat() -> None:
     assert plan.fill(given, [], ipv6=True, rng=random.Random(1)) == given
 
 
+def test_fan_mode_is_left_to_the_check() -> None:
+    assert plan.fill({"bridge.mode": "fan", "dns.mode": ""}, [], ipv6=True, rng=random.Random(1)) == {
+        "bridge.mode": "fan"
+    }
+
+
+def test_auto_is_resolved_and_nothing_else() -> None:
+    given = {"ipv4.address": "auto", "ipv6.address": "auto", "dns.mode": "none"}
+    resolved = plan.resolve_auto(given, [], random.Random(1))
+    assert resolved["dns.mode"] == "none"
+    assert "auto" not in resolved.values()
+    assert "ipv4.nat" not in resolved
+
+
 def test_a_kernel_without_ipv6_gets_none() -> None:
     filled = plan.fill({"ipv4.address": "none"}, [], ipv6=False, rng=random.Random(1))
     assert filled == {"ipv4.address": "none"}
