@@ -93,7 +93,11 @@ def _enter_user_namespace(uid_map: str, gid_map: str) -> None:
 
 def serve(channel: int) -> None:
     """Answer requests until the daemon hangs up."""
-    connection = socket.socket(fileno=channel)
+    with socket.socket(fileno=channel) as connection:
+        _serve(connection)
+
+
+def _serve(connection: socket.socket) -> None:
     while True:
         message = connection.recv(_MAX_MESSAGE)
         if not message:
