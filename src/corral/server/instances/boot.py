@@ -8,6 +8,7 @@ from itertools import groupby
 from corral.errors import CorralError, NotSupported
 from corral.server.background import Background
 from corral.server.context import Context
+from corral.server.events.problems import Problem, ProblemSolved
 from corral.server.host import idmap
 from corral.server.host.liblxc_socket import scan_running
 from corral.server.host.threads import in_thread
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 AUTOSTART_PATIENCE_S = 10.0
 """How long the start of the daemon waits for instances that are started with it; the rest goes on behind."""
+_NOT_STARTED = "Failed to autostart instance"
 START_ATTEMPTS = 3
 RETRY_S = 5.0
 _PARALLEL_STOPS = 8
@@ -172,7 +174,11 @@ async def _start(context: Context, instance: Instance) -> None:
             log.warning("Attempt %s to start %s failed: %s", attempt, instance.storage_name, error)
             if attempt < START_ATTEMPTS:
                 await asyncio.sleep(RETRY_S)
+            else:
+                about = ("instance", instance.id)
+                await context.events.react(Problem(_NOT_STARTED, str(error), instance.project, about))
         else:
+            await context.events.react(ProblemSolved(_NOT_STARTED, instance.project, ("instance", instance.id)))
             return
     log.error("Instance %s was not started with the daemon", instance.storage_name)
 

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 MAX_BODY = 16 * 1024 * 1024
 """Bytes of a JSON body; uploads are streamed by their handlers."""
 
+MAX_STRANGERS_BODY = 64 * 1024
+"""Bytes of the body of one who is not trusted (yet): a certificate and a password."""
+
 _INSTANCE_BASES = {"containers": "/1.0/containers", "virtual-machines": "/1.0/virtual-machines"}
 
 
@@ -112,7 +115,7 @@ class Dispatcher:
 
     async def _body(self, request: Request, route: Route, routes: dict[str, Route]) -> Any:
         assert route.body is not None
-        data = await read_body(request.raw)
+        data = await read_body(request.raw, MAX_BODY if request.caller.trusted else MAX_STRANGERS_BODY)
         get = routes.get("GET")
         if request.raw.method == "POST" or get is None or get.put is None:
             return decode_body(data, route.body)
@@ -168,14 +171,14 @@ def _unquote(part: str) -> str:
     return text
 
 
-async def read_body(raw: web.BaseRequest) -> bytes:
+async def read_body(raw: web.BaseRequest, limit: int = MAX_BODY) -> bytes:
     """The whole body of a request, bounded."""
-    if raw.content_length is not None and raw.content_length > MAX_BODY:
-        raise TooLarge(f"The request body is larger than {MAX_BODY} bytes")
+    if raw.content_length is not None and raw.content_length > limit:
+        raise TooLarge(f"The request body is larger than {limit} bytes")
     data = bytearray()
     async for chunk in raw.content.iter_any():
         data += chunk
-        if len(data) > MAX_BODY:
-            raise TooLarge(f"The request body is larger than {MAX_BODY} bytes")
+        if len(data) > limit:
+            raise TooLarge(f"The request body is larger than {limit} bytes")
     text = bytes(data)
     return b"" if text.strip() == b"null" else text

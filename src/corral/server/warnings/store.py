@@ -129,8 +129,18 @@ def resolve_warning(tx: Tx, code: int, project: str, entity: Entity, now: dateti
 
 
 def delete_resolved(tx: Tx, now: datetime) -> int:
-    """Remove the warnings that were resolved long ago; returns how many."""
-    return tx.change("DELETE FROM warnings WHERE status = ? AND updated_date <= ?", RESOLVED, format_time(now - KEPT))
+    """Remove the warnings that were resolved long ago, or are about things that are gone; returns how many."""
+    gone = sum(
+        tx.change(
+            "DELETE FROM warnings WHERE entity_type_code = ? AND entity_id >= 0"
+            f" AND entity_id NOT IN (SELECT id FROM {table})",
+            kind,
+        )
+        for kind, (table, _, _) in ENTITY_TABLES.items()
+    )
+    return gone + tx.change(
+        "DELETE FROM warnings WHERE status = ? AND updated_date <= ?", RESOLVED, format_time(now - KEPT)
+    )
 
 
 def _project_id(tx: Tx, project: str) -> int | None:

@@ -253,6 +253,13 @@ async def test_bad_certificates_are_refused(server: Server, client_certificate: 
     assert (await server.ask("GET", "/1.0/certificates/%25")).status == 404
 
 
+async def test_strangers_send_little(server: Server, client_certificate: Make) -> None:
+    port = await listen(server)
+    body = {"type": "client", "password": "x" * 100_000}
+    answer = await server.ask_tls(port, "POST", "/1.0/certificates", body, cert=client_certificate("c"))
+    assert answer.status == 413
+
+
 async def test_tls_12_is_refused(server: Server) -> None:
     port = await listen(server)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

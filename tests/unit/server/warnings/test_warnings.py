@@ -14,6 +14,7 @@ from corral.server.db.database import Database
 from corral.server.events.bus import Events
 from corral.server.events.problems import Problem, ProblemSolved
 from corral.server.locks import Locks
+from corral.server.profiles import store as profiles
 from corral.server.warnings import store
 from corral.server.warnings.model import ACKNOWLEDGED, NEW, RESOLVED, STATUSES
 from corral.server.warnings.record import Recorder
@@ -80,6 +81,15 @@ async def test_what_a_warning_is_about(context: Context) -> None:
         await context.db.write(store.raise_warning, 999, "m", "", store.NO_ENTITY, NOW)
     with pytest.raises(NotFound):
         await context.db.write(store.raise_warning, 0, "m", "none", store.NO_ENTITY, NOW)
+
+
+async def test_a_warning_goes_with_its_thing(context: Context) -> None:
+    profile = await context.db.write(profiles.insert_profile, "default", "p", "", {}, {})
+    await context.db.write(store.raise_warning, 0, "m", "", (2, profile), NOW)
+    await context.db.write(store.raise_warning, 0, "m", "", (2, 1), NOW)
+    await context.db.write(profiles.delete_profile, "default", "p")
+    assert await context.db.write(store.delete_resolved, NOW) == 1
+    assert [one.entity_url for one in await context.db.read(store.list_warnings)] == ["/1.0/profiles/default"]
 
 
 async def test_problems_become_warnings(context: Context) -> None:
