@@ -91,6 +91,9 @@ def _run(product: Product, argv: list[str]) -> int:
     position, word = _first_word(argv)
     if word == "" or word == "help":
         return _help(product, root, argv, position)
+    if argv[position : position + 2] == ["config", "profile"]:  # As `profile` was once called.
+        del argv[position]
+        word = "profile"
     entry = ENTRIES.get(WORD_ALIASES.get(word, word))
     if entry is None:
         raise _unknown(word, product.client, list(ENTRIES))
@@ -258,4 +261,4 @@ def _has_aliases(product: Product) -> bool:
             content = file.read()
     except OSError:
         return False
-    return "aliases:" in content and "aliases: {}" not in content
+    return content.count("aliases:") > content.count("aliases: {}")

@@ -178,6 +178,33 @@ class Server:
         """Whether the server's API has an extension."""
         return name in (self.info.get("api_extensions") or ())
 
+    def is_same_as(self, other: Server) -> bool:
+        """Whether another remote leads to the same place: the same daemon, project and member."""
+        if self is other:
+            return True
+        if (self.project or "default") != (other.project or "default"):
+            return False
+        here, there = self._identity(), other._identity()
+        return here == there and here[0] != ""
+
+    def _identity(self) -> tuple[str, str]:
+        environment = self.info.get("environment") or {}
+        return str(environment.get("certificate", "")), self.target or str(environment.get("server_name", ""))
+
+    def addresses(self) -> list[str]:
+        """The URLs at which other servers reach this one."""
+        urls = [self.base_url] if self.base_url.startswith("https://") else []
+        for address in (self.info.get("environment") or {}).get("addresses") or ():
+            url = f"https://{address}"
+            if not address.startswith(":") and url not in urls:
+                urls.append(url)
+        return urls
+
+    @property
+    def certificate(self) -> str:
+        """The server's certificate in PEM, for other servers to trust."""
+        return str((self.info.get("environment") or {}).get("certificate", ""))
+
     def require_cluster(self) -> None:
         """Raise where `--target` makes no sense."""
         if not self.is_clustered:

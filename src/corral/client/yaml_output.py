@@ -57,7 +57,7 @@ _BOOLEANS = frozenset(
     for base in ("y", "yes", "on", "true", "n", "no", "off", "false")
     for word in (base, base.capitalize(), base.upper())
 )
-_SPECIAL = frozenset((*_NULL, *_BOOLEANS, "<<", ".nan", ".NaN", ".NAN", ".inf", ".Inf", ".INF"))
+_SPECIAL = frozenset((*_NULL, *_BOOLEANS, ".nan", ".NaN", ".NAN", ".inf", ".Inf", ".INF"))
 _INDICATORS_FIRST = frozenset("#,[]{}&*!|>'\"%@`")
 _DIGITS = frozenset("0123456789")
 
@@ -184,7 +184,7 @@ def _string(text: str, indent: int, column: int, is_time: bool) -> str:
         if _plain_is_allowed(text):
             return _fold(text, indent, column) if column + len(text) > _WIDTH else text
         if _single_is_allowed(text):
-            return _fold("'" + text.replace("'", "''") + "'", indent, column)
+            return _single_quoted(text, indent, column)
     return _double_quoted(text, indent, column)
 
 
@@ -239,27 +239,50 @@ def _is_base60(text: str) -> bool:
 
 
 def _is_timestamp(text: str) -> bool:
-    """A date, or a date and time, as yaml.v2 reads them."""
-    if len(text) < 8 or not text[:4].isdecimal() or text[4:5] != "-":
+    """A date, or a date and time, as yaml.v2 reads them: `2006-1-2`, with `T15:4:5` and perhaps more behind it."""
+    if len(text) < 8 or not text[:4].isdecimal() or text[4] != "-":
         return False
+    year, month, rest = text.split("-", 2) if text.count("-") >= 2 else ("", "", "")
+    size = 2 if rest[:2].isdecimal() and len(rest) > 1 else 1
+    day, clock = rest[:size], rest[size:]
+    if not _is_date(year, month, day):
+        return False
+    return not clock or (clock[0] in "Tt " and _is_clock(clock[1:], has_zone=clock[0] != " "))
+
+
+def _is_date(year: str, month: str, day: str) -> bool:
     import datetime
 
-    date = text[:10]
-    rest = text[10:]
-    parts = date.split("-")
-    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+    if not (month.isdecimal() and day.isdecimal() and len(month) <= 2):
         return False
     try:
-        datetime.date(*(int(part) for part in parts))
+        datetime.date(int(year), int(month), int(day))
     except ValueError:
         return False
-    if not rest:
-        return len(date) == 10
-    if rest[0] not in "Tt ":
+    return True
+
+
+def _is_clock(text: str, *, has_zone: bool) -> bool:
+    """`15:4:5.999`, with `Z` or `+07:00` where a zone belongs."""
+    if has_zone:
+        if text.endswith("Z"):
+            text = text[:-1]
+        elif len(text) > 6 and text[-6] in "+-" and text[-3] == ":":
+            text = text[:-6]
+        else:
+            return False
+    whole, dot, fraction = text.partition(".")
+    if dot and not fraction.isdecimal():
         return False
-    clock = rest[1:].rstrip("Zz").partition("+")[0].partition("-")[0].strip()
-    fields = clock.partition(".")[0].split(":")
-    return len(fields) == 3 and all(field.isdecimal() for field in fields)
+    fields = whole.split(":")
+    limits = (24, 60, 60)
+    return len(fields) == 3 and all(
+        field.isdecimal() and len(field) <= 2 and int(field) < limit
+        for field, limit in zip(fields, limits, strict=True)
+    )
+
+
+_BREAKS = ("\n", "\u0085", "\u2028", "\u2029")
 
 
 def _printable(letter: str) -> bool:
@@ -267,10 +290,8 @@ def _printable(letter: str) -> bool:
     return (
         letter == "\n"
         or 0x20 <= code <= 0x7E
-        or code == 0x85
         or (0xA0 <= code <= 0xD7FF)
         or (0xE000 <= code <= 0xFFFD and code != 0xFEFF)
-        or code >= 0x10000
     )
 
 
@@ -281,7 +302,7 @@ def _all_printable(text: str) -> bool:
 def _plain_is_allowed(text: str) -> bool:
     if text[0] == " " or text[-1] == " " or text.startswith(("---", "...")):
         return False
-    if text[0] in _INDICATORS_FIRST or not _all_printable(text) or "\u0085" in text or "\u2028" in text:
+    if text[0] in _INDICATORS_FIRST or not _single_is_allowed(text):
         return False
     if text[0] in "?-:" and (len(text) == 1 or text[1] in " \t"):
         return False
@@ -289,7 +310,7 @@ def _plain_is_allowed(text: str) -> bool:
 
 
 def _single_is_allowed(text: str) -> bool:
-    return _all_printable(text) and text[0] != " " and text[-1] != " "
+    return _all_printable(text) and not any(letter in text for letter in _BREAKS)
 
 
 def _literal_is_allowed(text: str) -> bool:
@@ -321,6 +342,21 @@ def _fold(text: str, indent: int, column: int) -> str:
             column = indent
     lines.append(text[start:])
     return ("\n" + " " * indent).join(lines)
+
+
+def _single_quoted(text: str, indent: int, column: int) -> str:
+    """As `_fold`, in single quotes, which are doubled inside."""
+    pieces = ["'"]
+    column += 1
+    for index, letter in enumerate(text):
+        lonely = letter == " " and 0 < index < len(text) - 1 and text[index + 1] != " " and text[index - 1] != " "
+        if lonely and column > _WIDTH:
+            pieces.append("\n" + " " * indent)
+            column = indent
+            continue
+        pieces.append("''" if letter == "'" else letter)
+        column += len(pieces[-1])
+    return "".join(pieces) + "'"
 
 
 _ESCAPES = {

@@ -179,9 +179,9 @@ def edit(invocation: Invocation) -> int:
 
 
 def _commands() -> tuple[Command, ...]:
-    from corral.cli.commands import config_device, config_metadata, config_template
+    from corral.cli.commands import config_device, config_metadata, config_template, config_trust
 
-    return (config_device.COMMAND, config_metadata.COMMAND, config_template.COMMAND)
+    return (config_device.COMMAND, config_metadata.COMMAND, config_template.COMMAND, config_trust.COMMAND)
 
 
 _EXPANDED = switch("expanded", "Use the expanded configuration", "e")

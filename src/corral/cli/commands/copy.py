@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from corral.cli.session import Session
-    from corral.client.server import Server
 
     Body = dict[str, Any]
 
@@ -160,29 +159,17 @@ def _transfer(plan: Plan, source_path: str, body: Body, *, live: bool) -> Body:
     return _pull(plan, source_path, request, (migration, progress))
 
 
-def _addresses(server: Server) -> list[str]:
-    """Where another server reaches this one. Raises CorralError where it listens nowhere."""
-    if server.base_url.startswith("https://"):
-        return [server.base_url]
-    addresses = (server.info.get("environment") or {}).get("addresses") or []
-    if not addresses:
-        raise CorralError("The source server isn't listening on the network")
-    return [f"https://{address}" for address in addresses]
-
-
-def _certificate(server: Server) -> str:
-    return str((server.info.get("environment") or {}).get("certificate", ""))
-
-
 def _pull(plan: Plan, source_path: str, request: Body, job: tuple[Body, Progress]) -> Body:
     migration, progress = job
-    addresses = _addresses(plan.source)
+    addresses = plan.source.addresses()
+    if not addresses:
+        raise CorralError("The source server isn't listening on the network")
     sending = plan.source.start("POST", source_path, migration)
     request["source"].update(
         type="migration",
         mode="pull",
         secrets=sending.metadata,
-        certificate=_certificate(plan.source),
+        certificate=plan.source.certificate,
     )
     failures = []
     for address in addresses:
@@ -196,13 +183,15 @@ def _pull(plan: Plan, source_path: str, request: Body, job: tuple[Body, Progress
 
 def _push(plan: Plan, source_path: str, request: Body, job: tuple[Body, Progress]) -> Body:
     migration, progress = job
-    address = _addresses(plan.target)[0]
+    addresses = plan.target.addresses()
+    if not addresses:
+        raise CorralError("The target server isn't listening on the network")
     request["source"].update(type="migration", mode="push")
     receiving = plan.target.start("POST", "/instances", request)
     migration["target"] = {
-        "operation": f"{address}/1.0/operations/{receiving.id}",
+        "operation": f"{addresses[0]}/1.0/operations/{receiving.id}",
         "secrets": receiving.metadata,
-        "certificate": _certificate(plan.target),
+        "certificate": plan.target.certificate,
     }
     progress.run(plan.source, "POST", source_path, migration)
     return receiving.wait()

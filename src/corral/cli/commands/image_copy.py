@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from corral.cli.command import Invocation
 from corral.cli.commands.image_alias import dereference, ensure_aliases
+from corral.cli.image_transfer import MODES, Transfer, transfer_image
 from corral.cli.progress import Progress
 from corral.client.server import escape
 from corral.errors import CorralError
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
 
 def run(invocation: Invocation) -> int:
     """Copy an image."""
-    if invocation.text("mode") != "pull":
-        raise CorralError(f'Transfer mode "{invocation.text("mode")}" is not available: use --mode pull')
+    mode = invocation.text("mode")
+    if mode not in MODES:
+        raise CorralError(f'Unknown transfer mode "{mode}": use pull, push or relay')
+    if mode != "pull" and invocation.switch("auto-update"):
+        raise CorralError("Auto update is only available in pull mode")
     session = invocation.session
     remote_name, name = session.remotes.parse(invocation.args[0])
     target = session.resource(invocation.args[1])
@@ -27,49 +31,54 @@ def run(invocation: Invocation) -> int:
     server = target.server
     if invocation.text("target-project"):
         server = server.with_project(invocation.text("target-project"))
-    remote = session.remotes.remotes[remote_name]
-    aliases = list(invocation.texts("alias"))
-    source: dict[str, Any] = {"type": "image", "mode": "pull"}
-    if invocation.switch("vm"):
-        source["image_type"] = "virtual-machine"
-    if remote.protocol == "simplestreams":
-        source.update(server=remote.addr, protocol="simplestreams", alias=name or "default")
+    progress = Progress(session, "Copying the image: %s")
+    if session.remotes.remotes[remote_name].protocol == "simplestreams":
+        aliases, fingerprint = _from_simplestreams(invocation, server, progress)
     else:
-        image_server = session.remotes.image_server(remote_name)
-        if image_server.base_url == server.base_url and image_server.project == server.project:
-            raise CorralError("The source and target servers must be different")
-        image = _describe(image_server, source, name)
-        if invocation.switch("copy-aliases"):
-            aliases += [alias["name"] for alias in image.get("aliases") or ()]
+        aliases, fingerprint = _from_server(
+            invocation, session.remotes.image_server(remote_name), name, server, progress
+        )
+    progress.done("Image copied successfully!")
+    ensure_aliases(server, [*invocation.texts("alias"), *aliases], fingerprint)
+    return 0
+
+
+def _kind(invocation: Invocation) -> str:
+    return "virtual-machine" if invocation.switch("vm") else ""
+
+
+def _from_simplestreams(invocation: Invocation, server: Server, progress: Progress) -> tuple[list[str], str]:
+    remote_name, name = invocation.session.remotes.parse(invocation.args[0])
+    source: dict[str, Any] = {
+        "type": "image",
+        "mode": "pull",
+        "protocol": "simplestreams",
+        "server": invocation.session.remotes.remotes[remote_name].addr,
+        "alias": name or "default",
+        "image_type": _kind(invocation),
+    }
     body = {
         "source": source,
         "auto_update": invocation.switch("auto-update"),
         "public": invocation.switch("public"),
         "properties": {},
     }
-    progress = Progress(session, "Copying the image: %s")
     operation = progress.run(server, "POST", "/images", body)
-    progress.done("Image copied successfully!")
-    ensure_aliases(server, aliases, (operation.get("metadata") or {}).get("fingerprint", ""))
-    return 0
+    return [], str((operation.get("metadata") or {}).get("fingerprint", ""))
 
 
-def _describe(image_server: Server, source: dict[str, Any], name: str) -> dict[str, Any]:
-    """Add to `source` how to get an image from an API server; the image."""
-    image: dict[str, Any] = image_server.get(f"/images/{escape(dereference(image_server, name))}")
-    environment = image_server.info.get("environment") or {}
-    addresses = environment.get("addresses") or []
-    is_local = image_server.base_url.startswith("http://")
-    if is_local and not addresses:
-        raise CorralError("The source server isn't listening on the network")
-    source.update(
-        protocol="lxd",
-        server=f"https://{addresses[0]}" if is_local else image_server.base_url,
-        certificate=environment.get("certificate", ""),
-        fingerprint=image["fingerprint"],
-        project=image_server.project or "default",
-    )
-    if not image["public"]:
-        operation = image_server.start("POST", f"/images/{escape(image['fingerprint'])}/secret")
-        source["secret"] = operation.metadata.get("secret", "")
-    return image
+def _from_server(
+    invocation: Invocation, source: Server, name: str, server: Server, progress: Progress
+) -> tuple[list[str], str]:
+    kind = _kind(invocation)
+    image = source.get(f"/images/{escape(dereference(source, name, kind))}")
+    transfer = Transfer(source, image, server)
+    transfer.mode = invocation.text("mode")
+    transfer.kind = kind
+    transfer.public = invocation.switch("public")
+    transfer.auto_update = invocation.switch("auto-update")
+    if not image["fingerprint"].startswith(name):
+        transfer.alias = name
+    transfer_image(progress, transfer)
+    copies = [alias["name"] for alias in image.get("aliases") or ()] if invocation.switch("copy-aliases") else []
+    return copies, str(image["fingerprint"])

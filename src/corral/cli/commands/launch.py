@@ -154,7 +154,7 @@ def _add_image(invocation: Invocation, server: Server, wanted: Wanted, body: dic
     if found.get("type") != "virtual-machine" and invocation.switch("vm"):
         raise CorralError("Asked for a VM but image is of type container")
     body["type"] = found.get("type") or "container"
-    if image_server is not server:
+    if not image_server.is_same_as(server):
         source.update(_pull_source(image_server, found))
         if alias is not None and found.get("public"):
             source["alias"] = image
@@ -165,16 +165,19 @@ def _add_image(invocation: Invocation, server: Server, wanted: Wanted, body: dic
 
 def _pull_source(image_server: Server, image: dict[str, Any]) -> dict[str, Any]:
     """How the server gets an image from another one."""
-    environment = image_server.info.get("environment") or {}
+    from corral.cli.image_transfer import image_secret
+
+    addresses = image_server.addresses()
+    if not addresses:
+        raise CorralError("The source server isn't listening on the network")
     source: dict[str, Any] = {
         "mode": "pull",
         "protocol": "lxd",
-        "server": image_server.base_url,
-        "certificate": environment.get("certificate", ""),
+        "server": addresses[0],
+        "certificate": image_server.certificate,
     }
     if not image.get("public"):
-        operation = image_server.start("POST", f"/images/{escape(image['fingerprint'])}/secret")
-        source["secret"] = operation.metadata.get("secret", "")
+        source["secret"] = image_secret(image_server, image["fingerprint"])
     return source
 
 

@@ -30,13 +30,12 @@ def run(invocation: Invocation) -> int:
         raise CorralError('There is no "image name".  Did you want an alias?')
     properties = keyed.pairs(invocation.args[2 if has_target else 1 :], "Bad key=value pair")
     server = session.remotes.server(remote)
-    if remote != image_remote:
-        raise CorralError("Publish to the instance's own server, then use image copy")
+    is_remote = remote != image_remote
     body: dict[str, Any] = {
         "source": {"type": "snapshot" if "/" in name else "instance", "name": name},
         "compression_algorithm": invocation.text("compression"),
         "properties": properties or None,
-        "public": invocation.switch("public"),
+        "public": invocation.switch("public") and not is_remote,
     }
     if invocation.text("expire"):
         body["expires_at"] = _check_time(invocation.text("expire"))
@@ -47,9 +46,25 @@ def run(invocation: Invocation) -> int:
         if was_stopped:
             _change_state(server, name, "start")
     fingerprint = operation["metadata"]["fingerprint"]
-    ensure_aliases(server, invocation.texts("alias"), fingerprint)
+    image_server = session.remotes.server(image_remote)
+    if is_remote:
+        _send(invocation, server, fingerprint, image_server)
+    ensure_aliases(image_server, invocation.texts("alias"), fingerprint)
     output.line(f"Instance published with fingerprint: {fingerprint}")
     return 0
+
+
+def _send(invocation: Invocation, server: Server, fingerprint: str, target: Server) -> None:
+    """Copy the image to where it was wanted; it does not stay where it was made."""
+    from corral.cli.image_transfer import Transfer, transfer_image
+
+    path = f"/images/{escape(fingerprint)}"
+    try:
+        transfer = Transfer(server, server.get(path), target)
+        transfer.public = invocation.switch("public")
+        transfer_image(Progress(invocation.session, "Copying the image: %s"), transfer)
+    finally:
+        server.run("DELETE", path)
 
 
 def _check_time(text_: str) -> str:
