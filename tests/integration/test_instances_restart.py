@@ -1,0 +1,141 @@
+"""What becomes of instances when the daemon ends, is killed or starts."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.api import Api, ApiError
+from harness.daemon import Daemon
+from harness.waiting import until
+
+Make = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def running_again(daemon: Daemon) -> Iterator[None]:
+    """Whatever a test did to the daemon, the next one and the clean-up find it running."""
+    yield
+    if not daemon.running:
+        daemon.start()
+
+
+def status(daemon: Daemon, name: str) -> str:
+    with daemon.api() as api:
+        found: str = api.get(f"/1.0/instances/{name}")["status"]
+    return found
+
+
+def pid_of(daemon: Daemon, name: str) -> int:
+    with daemon.api() as api:
+        pid: int = api.get(f"/1.0/instances/{name}/state")["pid"]
+    return pid
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_containers_outlive_the_daemon(daemon: Daemon, instance: str, number: signal.Signals) -> None:
+    before = pid_of(daemon, instance)
+    daemon.kill(number)
+    assert Path(f"/proc/{before}").exists()
+    daemon.start()
+    assert pid_of(daemon, instance) == before
+    with daemon.api() as api:
+        api.set_state(instance, "freeze")
+    daemon.kill(number)
+    daemon.start()
+    assert status(daemon, instance) == "Frozen"
+    with daemon.api() as api:
+        api.set_state(instance, "unfreeze")
+        api.set_state(instance, "stop", force=True)
+    assert status(daemon, instance) == "Stopped"
+
+
+def test_a_shutdown_stops_and_the_next_start_starts(daemon: Daemon, api: Api, make_instance: Make) -> None:
+    running, stopped = make_instance(), make_instance(start=False)
+    never = make_instance(config={"boot.autostart": "false"})
+    always = make_instance(start=False, config={"boot.autostart": "true", "boot.autostart.priority": "5"})
+    before = pid_of(daemon, running)
+    daemon.stop()
+    assert not Path(f"/proc/{before}").exists()
+    daemon.start()
+    assert {name: status(daemon, name) for name in (running, stopped, never, always)} == {
+        running: "Running",
+        stopped: "Stopped",
+        never: "Stopped",
+        always: "Running",
+    }
+
+
+def test_a_poweroff_while_no_daemon_runs(daemon: Daemon, api: Api, instance: str) -> None:
+    pid = pid_of(daemon, instance)
+    daemon.kill()
+    os.kill(pid, signal.SIGPWR)
+    until(lambda: not Path(f"/proc/{pid}").exists(), "the container powers off")
+    until(lambda: (daemon.state_dir / "run" / f"{instance}.target").exists(), "the monitor says why")
+    daemon.start()
+    assert status(daemon, instance) == "Stopped"
+    assert not list((daemon.state_dir / "run").iterdir())
+    with daemon.api() as own:
+        own.set_state(instance, "start")
+
+
+def test_an_ephemeral_instance_that_ended_meanwhile_is_deleted(daemon: Daemon, api: Api, make_instance: Make) -> None:
+    name = make_instance(ephemeral=True)
+    pid = pid_of(daemon, name)
+    daemon.kill()
+    os.kill(pid, signal.SIGPWR)
+    until(lambda: (daemon.state_dir / "run" / f"{name}.target").exists(), "the container powers off")
+    daemon.start()
+    with daemon.api() as own, pytest.raises(ApiError, match="not found"):
+        own.get(f"/1.0/instances/{name}")
+
+
+VERBS = {
+    "create": ("POST", "/1.0/instances", {"name": "victim", "source": {"type": "image", "alias": "busybox"}}),
+    "start": ("PUT", "/1.0/instances/victim/state", {"action": "start"}),
+    "stop": ("PUT", "/1.0/instances/victim/state", {"action": "stop", "force": True}),
+    "delete": ("DELETE", "/1.0/instances/victim", None),
+    "rename": ("POST", "/1.0/instances/victim", {"name": "renamed"}),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("delay_ms", [1, 4, 8, 15, 30])
+def test_a_kill_in_the_middle_of_a_verb(daemon: Daemon, verb: str, delay_ms: int) -> None:
+    """Afterwards the verb is done or undone, the instance can be used, and nothing is left when it is deleted."""
+    if verb != "create":
+        with daemon.api() as api:
+            api.create("victim", "busybox")
+            if verb == "stop":
+                api.set_state("victim", "start")
+    method, path, body = VERBS[verb]
+
+    def request() -> None:
+        try:
+            with daemon.api() as own:
+                own.run(method, path, body)
+        except (ApiError, OSError, ValueError):
+            return
+
+    thread = threading.Thread(target=request)
+    thread.start()
+    time.sleep(delay_ms / 1000)  # the moment of the fault is what varies
+    daemon.kill()
+    thread.join()
+    daemon.start()
+    with daemon.api() as api:
+        names = [url.rpartition("/")[2] for url in api.get("/1.0/instances")]
+        assert names in ([], ["victim"], ["renamed"])
+        for name in names:
+            if api.get(f"/1.0/instances/{name}")["status"] == "Stopped":
+                api.set_state(name, "start")
+            api.set_state(name, "stop", force=True)
+            api.delete(name)
+    volumes = daemon.state_dir / "storage-pools/default/containers"
+    assert [path.name for path in volumes.iterdir()] == []
+    assert [path.name for path in (daemon.state_dir / "containers").iterdir()] == []
+    assert [path.name for path in (daemon.state_dir / "run").iterdir()] == []
