@@ -1,12 +1,15 @@
 """Disk devices: the root disk, and directories and files of the host that are mounted in the instance."""
 
+import contextlib
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from corral import units
 from corral.errors import InvalidRequest, NotSupported
 from corral.server.devices.model import Attachment, DeviceContext, Mount, anything, check_keys
+from corral.server.host import mount
 from corral.server.host.threads import in_thread
 from corral.server.keys import BOOL, SIZE, UNSIGNED
 from corral.server.storage import store as storage
@@ -83,7 +86,8 @@ class Disk:
         return
 
     async def detach(self, device: DeviceContext) -> None:
-        return
+        if not is_root_disk(device.config) and device.config.get("path"):
+            await in_thread(_unbind, device)
 
     async def remove(self, device: DeviceContext) -> None:
         return
@@ -137,18 +141,25 @@ def _check_source(config: Mapping[str, str], source: str) -> None:
 
 
 def _bind(device: DeviceContext) -> Attachment:
+    """Mount the source where the container's root can reach it, whoever may pass the directories above it."""
     config = device.config
     source = Path(config["source"])
+    recursive = units.is_true(config.get("recursive"))
     try:
-        status = source.stat()
+        is_directory = source.is_dir()
+        if not is_directory:
+            source.lstat()
     except OSError as error:
         if not _is_required(config):
             return Attachment()
         raise InvalidRequest(
             f'Failed to start device "{device.device}": Missing source path "{source}": {error.strerror}'
         ) from error
-    is_directory = (status.st_mode & 0o170000) == 0o040000
-    options = ["rbind" if units.is_true(config.get("recursive")) else "bind"]
+    target = _mount_path(device)
+    _make_target(target, is_directory)
+    mount.ensure_unmounted(target)
+    mount.bind(source, target, recursive=recursive)
+    options = ["rbind" if recursive else "bind"]
     if units.is_true(config.get("readonly")):
         options.append("ro")
     if config.get("propagation"):
@@ -157,4 +168,37 @@ def _bind(device: DeviceContext) -> Attachment:
         options += [word for word in config["raw.mount.options"].split(",") if word]
     options.append("create=dir" if is_directory else "create=file")
     shifted = units.is_true(config.get("shift")) and not device.privileged
-    return Attachment(mounts=(Mount(source, config["path"], tuple(options), shifted=shifted),))
+    return Attachment(
+        mounts=(Mount(target, config["path"], tuple(options), shifted=shifted),),
+        release=partial(in_thread, _unbind, device),
+    )
+
+
+def _mount_path(device: DeviceContext) -> Path:
+    """devices/INSTANCE/disk.DEVICE.PATH, with slashes as dashes and dashes doubled."""
+
+    def encode(text: str) -> str:
+        return text.replace("-", "--").replace("/", "-")
+
+    return device.devices_dir / f"disk.{encode(device.device)}.{encode(device.config['path'].lstrip('/'))}"
+
+
+def _make_target(target: Path, is_directory: bool) -> None:
+    target.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    if is_directory:
+        target.mkdir(mode=0o711, exist_ok=True)
+    else:
+        target.touch(0o600)
+
+
+def _unbind(device: DeviceContext) -> None:
+    target = _mount_path(device)
+    if not os.path.lexists(target):
+        return
+    mount.ensure_unmounted(target)
+    if target.is_dir():
+        target.rmdir()
+    else:
+        target.unlink()
+    with contextlib.suppress(OSError):
+        target.parent.rmdir()

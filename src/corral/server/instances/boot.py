@@ -14,6 +14,7 @@ from corral.server.host.liblxc_socket import scan_running
 from corral.server.host.threads import in_thread
 from corral.server.host.zygote import Zygote
 from corral.server.instances import (
+    attach,
     busy,
     delete,
     exits,
@@ -125,6 +126,7 @@ async def _ended_meanwhile(context: Context, instance: Instance) -> None:
     path = target_path(context.member, instance)
     told = await in_thread(path.exists)
     target = await in_thread(runtime.read_target, path) if told else "reboot"
+    await attach.detach_all(context, instance)
     if instance.ephemeral and target != "reboot":
         await delete.remove(context, instance)
     elif target != "reboot":

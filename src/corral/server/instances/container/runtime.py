@@ -6,6 +6,7 @@ It gets no PATH: without newuidmap in sight liblxc writes the id maps itself, wh
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -18,6 +19,8 @@ from corral.server.host.liblxc_socket import Monitor
 from corral.server.host.threads import in_thread
 from corral.server.instances.running import RunningContainer
 from corral.server.instances.spec import InstanceSpec
+
+log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 60.0
 KILL_TIMEOUT_S = 30.0
@@ -60,6 +63,7 @@ async def launch(instance_id: int, spec: InstanceSpec, lxcpath: Path) -> Running
         async with _starts:
             await command.run(argv, env={"PATH": "/nonexistent"}, timeout_s=START_TIMEOUT_S)
     except CommandFailed as error:
+        await _wait_for_monitor(lxcpath, spec.name)
         reason = await in_thread(_reason, spec.paths.log_dir / "lxc.log")
         raise InternalError(f"Failed to start the container {spec.hostname}: {reason or error}") from error
     try:
@@ -90,6 +94,7 @@ async def destroy(lxcpath: Path, name: str) -> None:
     try:
         container = await in_thread(connect, 0, lxcpath, name)
     except OSError:
+        await _wait_for_monitor(lxcpath, name)
         return
     try:
         pidfd.kill_and_forget(container.init_pidfd)
@@ -99,6 +104,22 @@ async def destroy(lxcpath: Path, name: str) -> None:
     finally:
         os.close(container.init_pidfd)
         os.close(container.monitor_pidfd)
+
+
+async def _wait_for_monitor(lxcpath: Path, name: str) -> None:
+    """Wait for the end of a monitor that cannot be asked any more: it still cleans up after a start that failed."""
+    for pid in await in_thread(_find_monitors, f"[lxc monitor] {lxcpath} {name}"):
+        if not await in_thread(processes.wait_until_gone, pid, KILL_TIMEOUT_S):
+            log.warning("The monitor of container %s (pid %s) does not end", name, pid)
+
+
+def _find_monitors(title: str) -> list[int]:
+    found = []
+    for pid in processes.list_pids():
+        with contextlib.suppress(OSError):
+            if processes.get_command_line(pid)[:1] == [title]:
+                found.append(pid)
+    return found
 
 
 def read_target(path: Path) -> str:
