@@ -157,8 +157,9 @@ def make_instance(daemon: Daemon, api: Api, request: pytest.FixtureRequest) -> I
 
     yield make
     if daemon.running:
-        for name in made:
-            remove_instance(api, name)
+        with daemon.api() as own:  # the test may have started the daemon again
+            for name in made:
+                remove_instance(own, name)
 
 
 def remove_instance(api: Api, name: str) -> None:
