@@ -41,6 +41,10 @@ class Refused(Exception):
     """The archive is hostile, damaged or beyond its bounds; the text is for the user."""
 
 
+class TooLarge(Refused):
+    """What the archive unpacks to is more than there is space for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What an archive may hold: bytes of content and members."""
@@ -93,7 +97,7 @@ class Policy:
         if contents.members > self.limits.members:
             raise Refused(f"it holds more than {self.limits.members} entries")
         if contents.size > self.limits.size:
-            raise Refused(f"it unpacks to more than the {self.limits.size} bytes that are allowed or free")
+            raise TooLarge(f"it unpacks to more than the {self.limits.size} bytes that are allowed or free")
         self._refuse_detours(member)
         if self.layout == "image" and not self._belongs(member):
             return False
@@ -305,7 +309,7 @@ class TarGuard:
     def _count(self, size: int) -> None:
         self._read_bytes += size
         if self._read_bytes > self._policy.limits.size + BLOCK * 8 * (self._policy.contents.members + 4096):
-            raise Refused(f"it unpacks to more than the {self._policy.limits.size} bytes that are allowed or free")
+            raise TooLarge(f"it unpacks to more than the {self._policy.limits.size} bytes that are allowed or free")
 
 
 def parse_number(text: bytes) -> int:

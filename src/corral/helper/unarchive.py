@@ -4,12 +4,14 @@ Run as `python -m corral.helper.unarchive REQUEST` with the archive's descriptor
 (`Request`). The process takes a mount namespace of its own whose root is an empty tmpfs with the system's programs
 (read only) and the target directory, drops the capabilities it does not need, and only then starts the
 decompressor and `tar` or `unsquashfs`: whatever the archive says or does to these programs, there is nothing else
-to write to. The result is one JSON object on standard output: `{"refused": reason}`, or the contents. Standard
-library only, and nothing may be imported after the root has changed.
+to write to. The result is one JSON object on standard output: the contents, or the reason of a refusal (`refused`)
+and whether it was for want of space (`for_space`). Standard library only, and nothing may be imported after the root
+has changed.
 """
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import re
@@ -35,6 +37,7 @@ from corral.helper.tar_guard import (
     Policy,
     Refused,
     TarGuard,
+    TooLarge,
     relative_path,
 )
 
@@ -146,7 +149,8 @@ def main() -> int:
     try:
         contents = _squashfs(request) if request.squashfs else _tar(request)
     except Refused as refusal:
-        print(json.dumps({"refused": str(refusal)}))
+        for_space = isinstance(refusal, TooLarge) or os.strerror(errno.ENOSPC) in str(refusal)
+        print(json.dumps({"refused": str(refusal), "for_space": for_space}))
         return 0
     document = contents.document
     report = {

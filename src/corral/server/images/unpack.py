@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -23,6 +24,10 @@ PROGRESS_EVERY_S = 0.2
 
 Progress = Callable[[int], None]
 """Takes the share of the archive that was read, in percent."""
+
+
+class _TooLarge(InvalidRequest):
+    """It needs more space than there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,8 @@ async def unpack(
     """Unpack a container image into an existing, empty directory: metadata.yaml, templates/ and rootfs/.
 
     `size_limit` bounds what it may unpack to, in bytes; without it, what the file system of `target` has free.
-    Raises InvalidRequest with the reason; then nothing is left in `target`.
+    Raises InvalidRequest with the reason, or OSError (ENOSPC) where the space does not suffice; then nothing is left
+    in `target`.
     """
     limit = size_limit if size_limit is not None else await in_thread(_free_bytes, target)
     try:
@@ -101,6 +107,11 @@ async def unpack(
         elif not report.has_root:
             raise InvalidRequest(f"Image is missing a rootfs: {files.main.name}")
         return parse_metadata(report.document)
+    except _TooLarge as error:
+        await in_thread(_empty, target)
+        if size_limit is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
+        raise
     except BaseException:
         await in_thread(_empty, target)
         raise
@@ -138,7 +149,8 @@ def _read_report(output: str, path: Path) -> _Report:
     except ValueError:
         raise InternalError(f"The helper that reads images gave no result for {path.name}") from None
     if "refused" in report:
-        raise InvalidRequest(f"The image is refused: {report['refused']}")
+        kind = _TooLarge if report["for_space"] else InvalidRequest
+        raise kind(f"The image is refused: {report['refused']}")
     return _Report(**report)
 
 

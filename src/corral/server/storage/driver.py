@@ -38,16 +38,16 @@ class StoredVolume:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Bytes and inodes of a pool; no inodes where the file system makes them as needed."""
+    """Bytes and inodes of a pool; no inodes where the file system makes them as needed.
+
+    `available` is what can still be written, which is less than what is not used.
+    """
 
     total: int
     used: int
+    available: int
     inodes_total: int = 0
     inodes_used: int = 0
-
-    @property
-    def free(self) -> int:
-        return self.total - self.used
 
 
 class StorageDriver(Protocol):
@@ -113,3 +113,11 @@ class CountsTogether(Protocol):
 
     async def usages(self, volumes: Sequence[StoredVolume]) -> dict[int, int]:
         """Bytes by the volumes' ids; what nothing counts is left out."""
+
+
+@runtime_checkable
+class ReclaimsSpace(Protocol):
+    """Frees what was deleted in the background; can be asked to do it now."""
+
+    async def reclaim(self) -> bool:
+        """Wait a little for deleted data to become free; says whether more can be written than before."""

@@ -253,12 +253,13 @@ async def explain_full(context: Context, pool: Pool) -> AsyncIterator[None]:
     try:
         yield
     except (OSError, CommandFailed) as error:
-        if not _is_for_space(error):
+        if not is_for_space(error):
             raise
         raise OutOfSpace(await _describe_full(open_driver(context.member, pool), pool)) from error
 
 
-def _is_for_space(error: OSError | CommandFailed) -> bool:
+def is_for_space(error: OSError | CommandFailed) -> bool:
+    """Whether something failed because the disk or a quota is full."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     text = error.stderr
@@ -271,6 +272,6 @@ async def _describe_full(driver: StorageDriver, pool: Pool) -> str:
     except OSError:
         return f"Storage pool {keys.quoted(pool.name)} is full"
     return (
-        f"Storage pool {keys.quoted(pool.name)} is full: {format_size_iec(max(space.free, 0))} of"
+        f"Storage pool {keys.quoted(pool.name)} is full: {format_size_iec(space.available)} of"
         f" {format_size_iec(space.total)} left. Remove something from it or make it larger"
     )

@@ -60,6 +60,7 @@ async def measure(path: Path) -> Space:
     return Space(
         total=found.f_blocks * found.f_frsize,
         used=(found.f_blocks - found.f_bfree) * found.f_frsize,
+        available=found.f_bavail * found.f_frsize,
         inodes_total=found.f_files,
         inodes_used=found.f_files - found.f_ffree,
     )

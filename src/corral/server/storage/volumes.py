@@ -11,7 +11,7 @@ from corral.server.events.model import Lifecycle
 from corral.server.host.threads import in_thread
 from corral.server.rollback import Rollback
 from corral.server.storage import keys, model, pools, store
-from corral.server.storage.driver import CountsTogether, SealsVolumes, StorageDriver, StoredVolume
+from corral.server.storage.driver import CountsTogether, ReclaimsSpace, SealsVolumes, StorageDriver, StoredVolume
 from corral.server.storage.model import ContentType, ImageSource, Pool, Usage, Volume, VolumeType
 from corral.server.storage.registry import open_driver
 
@@ -97,8 +97,7 @@ async def _ensure_image(context: Context, driver: StorageDriver, pool: Pool, ima
         partial = StoredVolume(volume.id, VolumeType.IMAGE, model.partial(final))
         await driver.delete_volume(partial)
         undo.add(driver.delete_volume, partial)
-        await driver.create_volume(partial)
-        await image.fill(partial.path)
+        await _fill(driver, partial, image)
         await in_thread(partial.path.chmod, VolumeType.IMAGE.mode)
         await driver.rename_volume(partial, final)
         undo.add(driver.delete_volume, StoredVolume(volume.id, VolumeType.IMAGE, final))
@@ -107,6 +106,21 @@ async def _ensure_image(context: Context, driver: StorageDriver, pool: Pool, ima
         await context.db.write(store.mark_volume, volume.id, "")
         undo.commit()
     return replace(volume, pending="")
+
+
+async def _fill(driver: StorageDriver, volume: StoredVolume, image: ImageSource) -> None:
+    """Make a volume and unpack an image into it; again where that failed while deleted data still took the space."""
+    for last in (False, True):
+        try:
+            await driver.create_volume(volume)
+            return await image.fill(volume.path)
+        except (OSError, CommandFailed) as error:
+            await driver.delete_volume(volume)
+            if last or not pools.is_for_space(error) or not isinstance(driver, ReclaimsSpace):
+                raise
+            if not await driver.reclaim():
+                raise
+    return None
 
 
 async def create_empty(  # noqa: PLR0913  (the shape that instances were promised)

@@ -28,6 +28,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UUID_LINKS = Path("/dev/disk/by-uuid")
 _UDEV_SOCKET = Path("/run/udev/control")
 _UDEV_DEADLINE_S = 10.0
+_RECLAIM_DEADLINE_S = 3.0
 
 
 class BtrfsDriver:
@@ -200,6 +201,16 @@ class BtrfsDriver:
 
     async def seal_volume(self, volume: StoredVolume) -> None:
         await in_thread(btrfs.set_read_only, volume.path, True)
+
+    async def reclaim(self) -> bool:
+        # A commit lets the kernel's cleaner take a deleted subvolume apart; only the commit after that frees its space.
+        before = (await self.space()).available
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_RECLAIM_DEADLINE_S):
+                while (await self.space()).available <= before:
+                    await in_thread(btrfs.sync, self._site.path)
+                    await asyncio.sleep(0.1)
+        return (await self.space()).available > before
 
     def _is_loop(self) -> bool:
         return self._site.source in ("", str(self._site.loop_file))
