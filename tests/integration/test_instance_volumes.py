@@ -83,7 +83,8 @@ def test_a_full_pool_refuses_clearly(stored: Daemon, rest: Api) -> None:
     rest.call("POST", f"{VOLUMES}/custom", {"name": "v"})
     pool = stored.state_dir / "storage-pools" / "default"
     # What the tests before have deleted becomes free in the background.
-    subprocess.run(["btrfs", "subvolume", "sync", pool], check=True, capture_output=True)
+    for argv in (["filesystem", "sync"], ["subvolume", "sync", "-s", "1"], ["filesystem", "sync"]):
+        subprocess.run(["btrfs", *argv, pool], check=True, capture_output=True)
     ballast = pool / "custom" / "default_v" / "ballast"
     with ballast.open("wb") as file, pytest.raises(OSError, match="No space"):
         while True:
