@@ -69,10 +69,10 @@ async def test_changes_are_stored(db: Database) -> None:
     def work(tx: Tx) -> None:
         store.insert_image(tx, image(aliases=[("a", "")]))
         before = store.get_image(tx, "default", FIRST)
-        store.update_image(tx, dataclasses.replace(before, public=True, properties={"x": ""}, profiles=[]))
+        store.update_image(tx, dataclasses.replace(before, public=True, properties={"x": "", "y": "1"}, profiles=[]))
         store.touch_image(tx, before.id)
         after = store.get_image(tx, "default", FIRST)
-        assert (after.public, after.properties, after.profiles) == (True, {"x": ""}, [])
+        assert (after.public, after.properties, after.profiles) == (True, {"y": "1"}, [])
         assert after.last_used_at
         with pytest.raises(InvalidRequest, match="Profile 'nope' doesn't exist"):
             store.update_image(tx, dataclasses.replace(before, profiles=["nope"]))
