@@ -289,8 +289,9 @@ async def test_a_dead_zygote_is_replaced(zygote: Zygote, container: Container) -
 
 
 async def test_a_container_that_is_gone_cannot_be_entered(zygote: Zygote, container: Container) -> None:
-    ended = await asyncio.create_subprocess_exec("true")
+    ended = await asyncio.create_subprocess_exec("sleep", "1000")
     gone = os.pidfd_open(ended.pid)
+    ended.kill()
     await ended.wait()
     with pytest.raises(InternalError, match="Failed to enter"):
         await run(zygote, replace(container, init=gone), container.request("true"))
