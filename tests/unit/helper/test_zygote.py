@@ -1,0 +1,62 @@
+"""The zygote's steps that need no container: control groups, search paths, exit codes."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from corral.helper import zygote
+
+OWNER = (os.getuid(), os.getgid())
+
+
+def make_group(path: Path) -> Path:
+    path.mkdir()
+    for name in ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control"):
+        (path / name).touch()
+    return path
+
+
+def test_every_group_is_joined_and_missing_ones_are_passed_over(tmp_path: Path) -> None:
+    group = make_group(tmp_path / "one")
+    zygote.join_cgroups([str(group), str(tmp_path / "missing")], OWNER)
+    assert (group / "cgroup.procs").read_text() == "0"
+
+
+def test_a_group_that_hands_its_controllers_on_is_joined_in_a_leaf(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = make_group(tmp_path / "one")
+    make_group(group / ".lxc")
+    plain = zygote.write_procs
+
+    def refuse(directory: str) -> None:
+        if directory == str(group):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        plain(directory)
+
+    monkeypatch.setattr(zygote, "write_procs", refuse)
+    zygote.join_cgroups([str(group)], OWNER)
+    assert (group / ".lxc" / "cgroup.procs").read_text() == "0"
+
+
+def test_a_group_that_cannot_be_joined_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(directory: str) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(zygote, "write_procs", refuse)
+    with pytest.raises(zygote.EnterFailed, match="Cannot allocate memory") as caught:
+        zygote.join_cgroups([str(tmp_path)], OWNER)
+    assert caught.value.number == errno.ENOMEM
+
+
+def test_what_cannot_be_executed_has_a_code(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no program")
+    (tmp_path / "directory").mkdir()
+    path = {"PATH": f"/nonexistent:{tmp_path}"}
+    assert zygote.try_exec(["missing"], path) == 127
+    assert zygote.try_exec([str(tmp_path / "missing")], path) == 127
+    assert zygote.try_exec([str(tmp_path / "text" / "below")], path) == 127
+    assert zygote.try_exec(["text"], path) == 126
+    assert zygote.try_exec(["directory"], path) == 126
