@@ -236,7 +236,7 @@ def _parse_long(word: str, words: Iterable[str], flags: Sequence[Flag], values: 
             if following is None:
                 raise UsageError(f"flag needs an argument: --{name}")
             value = following
-    _assign(flag, value, values, f"--{name}")
+    _assign(flag, value, values)
 
 
 def _parse_shorts(word: str, words: Iterable[str], flags: Sequence[Flag], values: dict[str, Value]) -> None:
@@ -246,21 +246,20 @@ def _parse_shorts(word: str, words: Iterable[str], flags: Sequence[Flag], values
         flag = _by_short(letter, flags)
         if flag is None:
             raise UsageError(f"unknown shorthand flag: {letter!r} in -{letter}{letters}")
-        shown = f"-{letter}, --{flag.name}"
         if letters.startswith("="):
-            return _assign(flag, letters[1:], values, shown)
+            return _assign(flag, letters[1:], values)
         if flag.kind == SWITCH:
-            _assign(flag, "true", values, shown)
+            _assign(flag, "true", values)
             continue
         if flag.implied:
-            _assign(flag, flag.implied, values, shown)
+            _assign(flag, flag.implied, values)
             continue
         if not letters:
             following = next(iter(words), None)
             if following is None:
                 raise UsageError(f"flag needs an argument: {letter!r} in -{letter}")
             letters = following
-        return _assign(flag, letters, values, shown)
+        return _assign(flag, letters, values)
     return None
 
 
@@ -268,7 +267,15 @@ _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 
 
-def _assign(flag: Flag, value: str, values: dict[str, Value], shown: str) -> None:
+def _parse_number(value: str) -> int:
+    """A whole number as Go reads it: a leading zero makes it octal."""
+    digits = value.lstrip("+-")
+    is_octal = len(digits) > 1 and digits[0] == "0" and digits.isdecimal()
+    return int(value, 8 if is_octal else 0)
+
+
+def _assign(flag: Flag, value: str, values: dict[str, Value]) -> None:
+    shown = f"-{flag.short}, --{flag.name}" if flag.short else f"--{flag.name}"
     if flag.kind == SWITCH:
         if value not in _TRUE and value not in _FALSE:
             raise UsageError(
@@ -277,7 +284,7 @@ def _assign(flag: Flag, value: str, values: dict[str, Value], shown: str) -> Non
         values[flag.name] = value in _TRUE
     elif flag.kind == NUMBER:
         try:
-            values[flag.name] = int(value, 0) if value[:1] != "0" or len(value) == 1 else int(value, 8)
+            values[flag.name] = _parse_number(value)
         except ValueError:
             raise UsageError(
                 f'invalid argument "{value}" for "{shown}" flag: strconv.ParseInt: parsing "{value}": invalid syntax'

@@ -88,6 +88,8 @@ class WebSocket:
             data = self.stream.recv(BLOCK)
         except BlockingIOError:
             return []
+        except TimeoutError:
+            raise
         except OSError:
             data = b""
         if not data:

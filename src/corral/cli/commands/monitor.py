@@ -106,13 +106,11 @@ def format_pretty(event: dict[str, Any], lowest: int) -> str:
 
 def _format_line(timestamp: str, level: str, message: str, context: dict[str, Any]) -> str:
     name = _LEVEL_NAMES.get(level.lower(), level.lower())
-    moment = timestamp.partition(".")[0].removesuffix("Z")
     offset = "Z" if timestamp.endswith("Z") else timestamp[-6:]
-    words = [f"{name.upper():<7} [{moment}{offset}] {message:<44}".rstrip() if not context else ""]
-    if context:
-        pairs = " ".join(f"{key}={_quoted(context[key])}" for key in sorted(context))
-        words = [f"{name.upper():<7} [{moment}{offset}] {message:<44} {pairs}"]
-    return words[0]
+    moment = timestamp.removesuffix(offset).partition(".")[0]
+    line = f"{name.upper():<7} [{moment}{offset}] {message:<44}"
+    pairs = "".join(f" {key}={_quoted(context[key])}" for key in sorted(context))
+    return line + pairs if pairs else line.rstrip()
 
 
 def _quoted(value: Any) -> str:
