@@ -42,7 +42,6 @@ by_systemd() { has_systemd && [ -z "${CORRAL_DIR:-}" ]; }
 daemon_runs() { [ -S "$STATE_DIR/unix.socket" ] && corrald waitready --timeout=5 >/dev/null 2>&1; }
 
 start_daemon() {
-    local started
     if daemon_runs; then
         note "the daemon runs already"
         return 0
@@ -52,11 +51,9 @@ start_daemon() {
         scripts/install --system
         systemctl start corral.socket corral.service corral-instances.service || die "systemd could not start the daemon: journalctl -u corral"
     else
-        start_lxcfs
         mkdir -p "$STATE_DIR"
+        start_lxcfs
         setsid "$VENV/bin/corrald" --verbose --logfile "$LOG_FILE" </dev/null >>"$LOG_FILE.output" 2>&1 &
-        started=$!
-        echo "$started" >"$STATE_DIR/corrald.pid"
         disown
     fi
     corrald waitready --timeout=60 >/dev/null 2>&1 || {
@@ -66,12 +63,21 @@ start_daemon() {
     note "log: $LOG_FILE"
 }
 
+# Ends the lxcfs that start_lxcfs started.
+stop_lxcfs() {
+    local pid
+    pid=$(cat "$STATE_DIR/lxcfs.pid" 2>/dev/null) || return 0
+    if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = lxcfs ]; then kill "$pid"; fi
+    rm -f "$STATE_DIR/lxcfs.pid"
+}
+
 # /proc and /sys views with the container's own limits. Where systemd runs, its unit does this.
 start_lxcfs() {
     local _
     if [ ! -e /dev/fuse ] || ! command -v lxcfs >/dev/null || mountpoint -q /var/lib/lxcfs; then return 0; fi
     mkdir -p /var/lib/lxcfs
     setsid lxcfs /var/lib/lxcfs </dev/null >/dev/null 2>&1 &
+    echo "$!" >"$STATE_DIR/lxcfs.pid"
     disown
     for _ in {1..50}; do
         mountpoint -q /var/lib/lxcfs && return 0
