@@ -39,6 +39,7 @@ class Daemon:
         self._isolated = isolated
         self._debug = debug
         self._process: subprocess.Popen[bytes] | None = None
+        self._connections: list[Api] = []
 
     @property
     def environment(self) -> dict[str, str]:
@@ -62,8 +63,14 @@ class Daemon:
         return self._process is not None and self._process.poll() is None
 
     def api(self, timeout_s: float = 120.0) -> Api:
-        """A new connection to it."""
-        return Api(self.socket, timeout_s)
+        """A new connection to it, which survives the daemon's restart."""
+        connection = Api(self.socket, timeout_s)
+        self._connections.append(connection)
+        return connection
+
+    def _disconnect(self) -> None:
+        for connection in self._connections:
+            connection.close()
 
     def spawn(self, *flags: str) -> None:
         """Start the process without waiting for it to be ready."""
@@ -121,6 +128,7 @@ class Daemon:
         assert self._process is not None
         self._process.send_signal(number)
         self._process.wait(60)
+        self._disconnect()
 
     def stop(self, timeout_s: float = 60.0) -> None:
         """Stop it and its instances, as a host that goes down does; the directory stays."""
@@ -136,6 +144,7 @@ class Daemon:
             if self.running:
                 self._process.kill()
                 self._process.wait(10)
+            self._disconnect()
 
     def empty(self) -> None:
         """Delete every instance, image, profile, network and pool through the API."""
