@@ -125,9 +125,11 @@ def test_killed_during_image_import(daemon: Daemon, api: Api, tmp_path: Path, de
         api.run("DELETE", url)
 
 
-def test_a_cancelled_create(api: Api, victim: str) -> None:
+@pytest.mark.parametrize("delay_ms", DELAYS_MS)
+def test_a_cancelled_create(api: Api, victim: str, delay_ms: int) -> None:
     operation = api.start("POST", "/1.0/instances", {"name": victim, "source": {"type": "image", "alias": "busybox"}})
-    with contextlib.suppress(ApiError):  # it may be too late, or not allowed
+    time.sleep(delay_ms / 1000)
+    with contextlib.suppress(ApiError):  # it may be too late
         api.call("DELETE", operation)
     with contextlib.suppress(ApiError):
         api.wait(operation)

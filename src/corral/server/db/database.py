@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from corral.errors import InternalError
+from corral.server.host.threads import settle
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,9 +79,20 @@ class Database:
     async def write(self, fn: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a function in a write transaction: all of it is kept or, when it raises, none.
 
-        The transaction runs to its end also when the caller is cancelled.
+        Not torn by a cancellation: a caller that is cancelled meanwhile still gets the result, so that the line after
+        can register its undo, and meets the cancellation at its next await.
         """
-        return await self._in_thread(lambda: self._transaction("BEGIN IMMEDIATE", fn, args, kwargs))
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._thread, lambda: self._transaction("BEGIN IMMEDIATE", fn, args, kwargs))
+        cancelled = await settle(future)
+        if cancelled is not None:
+            if future.exception() is not None:
+                raise cancelled
+            task = asyncio.current_task()
+            assert task is not None
+            task.uncancel()
+            task.cancel()
+        return future.result()
 
     async def close(self) -> None:
         """Checkpoint the log and close the file."""

@@ -11,7 +11,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from corral.errors import InvalidRequest
 from corral.server.host import fdio
-from corral.server.host.threads import in_thread
+from corral.server.host.threads import in_thread_abandonable
 from corral.server.instances.channels import Connections, Disconnected, Message
 
 PING_S = 10.0
@@ -119,9 +119,9 @@ async def receive_file(raw: web.BaseRequest, fd: int) -> None:
         async for chunk in raw.content.iter_any():
             pending += chunk
             if len(pending) >= WRITE_SIZE:
-                await in_thread(fdio.write_all, fd, bytes(pending))
+                await in_thread_abandonable(fdio.write_all, fd, bytes(pending))
                 pending.clear()
-        await in_thread(fdio.write_all, fd, bytes(pending))
+        await in_thread_abandonable(fdio.write_all, fd, bytes(pending))
     finally:
         os.close(fd)
 
