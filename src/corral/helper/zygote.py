@@ -107,8 +107,14 @@ def join_leaf(directory: str, owner: tuple[int, int]) -> None:
 
 
 def write_procs(directory: str) -> None:
-    """Write this process to a group."""
-    fd = os.open(f"{directory}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+    """Write this process, which has one thread, to a group.
+
+    Version 1 takes a single thread through `tasks` without the lock of whole processes, whose waits can be long.
+    """
+    try:
+        fd = os.open(f"{directory}/tasks", os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        fd = os.open(f"{directory}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, b"0")
     finally:

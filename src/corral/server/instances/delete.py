@@ -1,16 +1,20 @@
 """Deletes instances."""
 
+import asyncio
 import contextlib
 import shutil
 from pathlib import Path
 
 from corral.errors import InvalidRequest, NotFound
 from corral.server.context import Context
+from corral.server.db.database import Tx
 from corral.server.host.threads import in_thread
 from corral.server.instances import attach, busy, files, root_volume, running, snapshot_removal, start, store
 from corral.server.instances.model import Instance, devices_dir, is_true, log_dir, seccomp_path, target_path
 from corral.server.rollback import finish
+from corral.server.storage import store as storage
 from corral.server.storage import volumes
+from corral.server.storage.model import Volume
 
 
 async def delete_instance(context: Context, project: str, name: str) -> None:
@@ -50,13 +54,26 @@ async def wipe(context: Context, instance: Instance) -> None:
     """Remove the snapshots, the volume, the devices' traces, the files and at last the row. Repeatable."""
     files.release(context, instance.id)
     volume = await root_volume.find(context, instance)
+    work = [attach.remove_all(context, instance), in_thread(remove_files, context, instance)]
     if volume is not None:
-        await snapshot_removal.remove_all(context, instance)
-        await volumes.unmount(context, volume)
-        await volumes.delete(context, volume)
-    await attach.remove_all(context, instance)
-    await in_thread(remove_files, context, instance)
-    await context.db.write(store.delete_instance, instance.id)
+        work.append(_wipe_volume(context, instance, volume))
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
+    await context.db.write(_forget, instance, volume)
+
+
+async def _wipe_volume(context: Context, instance: Instance, volume: Volume) -> None:
+    await snapshot_removal.remove_all(context, instance)
+    await volumes.unmount(context, volume)
+    # The instance's own pending mark tells a restarted daemon to come back here.
+    await volumes.delete_contents(context, volume)
+
+
+def _forget(tx: Tx, instance: Instance, volume: Volume | None) -> None:
+    if volume is not None:
+        storage.delete_volume(tx, volume.id)
+    store.delete_instance(tx, instance.id)
 
 
 def remove_files(context: Context, instance: Instance) -> None:

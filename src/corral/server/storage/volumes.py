@@ -156,15 +156,30 @@ async def get(context: Context, pool_name: str, project: str, name: str, type: V
 async def delete(context: Context, volume: Volume) -> None:
     """Remove a volume. Raises InvalidRequest while it has snapshots."""
     pools.check_usable(context, volume.pool)
-    driver = open_driver(context.member, volume.pool)
-    snapshots = model.snapshot_path(path(context.member, volume), "x").parent
-    if snapshots.is_dir():
-        if any(snapshots.iterdir()):
-            raise InvalidRequest("Cannot remove a volume that has snapshots")
-        await in_thread(snapshots.rmdir)
+    await in_thread(_check_without_snapshots, path(context.member, volume))
     await context.db.write(store.mark_volume, volume.id, "delete")
-    await driver.delete_volume(stored(context.member, volume))
+    await delete_contents(context, volume)
     await context.db.write(store.delete_volume, volume.id)
+
+
+async def delete_contents(context: Context, volume: Volume) -> None:
+    """Remove what a volume holds and leave its row to the caller, who has noted that it goes. Repeatable.
+
+    Raises InvalidRequest while it has snapshots.
+    """
+    pools.check_usable(context, volume.pool)
+    await in_thread(_check_without_snapshots, path(context.member, volume))
+    await open_driver(context.member, volume.pool).delete_volume(stored(context.member, volume))
+
+
+def _check_without_snapshots(directory: Path) -> None:
+    snapshots = model.snapshot_path(directory, "x").parent
+    try:
+        snapshots.rmdir()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InvalidRequest("Cannot remove a volume that has snapshots") from error
 
 
 async def delete_image(context: Context, fingerprint: str) -> None:
