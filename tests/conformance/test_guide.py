@@ -51,4 +51,7 @@ def test_page(daemon: Daemon, api: Api, tmp_path: Path, page: str) -> None:
             api.call("DELETE", "/1.0/images/aliases/debian%2F12")
         known = {alias["name"] for image in api.get("/1.0/images?recursion=1") for alias in image["aliases"]}
         if "busybox" not in known:
-            api.call("POST", "/1.0/images/aliases", {"name": "busybox", "target": api.get("/1.0/images")[0][-64:]})
+            api.call("POST", "/1.0/images/aliases", {"name": "busybox", "target": fingerprint})
+            # The pool's copy of it, for the tests after this one.
+            api.create("first", "busybox")
+            api.delete("first")
