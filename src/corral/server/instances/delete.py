@@ -5,7 +5,7 @@ import contextlib
 import shutil
 from pathlib import Path
 
-from corral.errors import InvalidRequest, NotFound
+from corral.errors import InvalidRequest
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.host.threads import in_thread
@@ -21,12 +21,12 @@ async def delete_instance(context: Context, project: str, name: str) -> None:
     """Delete a stopped instance with its volume."""
     instance = await context.db.read(store.get_instance, project, name)
     async with busy.claim(context, instance.id, "delete") as waited:
-        try:
-            instance = await context.db.read(store.reload, instance.id)
-        except NotFound:
-            if waited:
+        if waited:
+            # Somebody else deleted it or failed to; without a wait nobody changed it since it was read.
+            found = await context.db.read(store.find_instance, instance.id)
+            if found is None:
                 return
-            raise
+            instance = found
         check_deletable(context, instance)
         await remove(context, instance)
 

@@ -102,11 +102,7 @@ async def release(context: Context, network: Network, instance: str, device: str
     site = site_of(context.member)
     name = Reservation(instance, device, "", "").file_name
     async with context.locks.hold("reservations", network.id):
-        reserved = await in_thread(_remove, hosts_dir(site, network) / name)
-        if reserved is not None:
-            dnsmasq.reload(network.name, site)
-        if hwaddr or reserved:
-            await in_thread(_release_leases, site, network, hwaddr or reserved or "")
+        await in_thread(_release, site, network, hosts_dir(site, network) / name, hwaddr)
 
 
 async def allocate(
@@ -266,6 +262,14 @@ def _choose(
         if candidate not in used and candidate != family.gateway.ip:
             return candidate
     return free_address(family.gateway, family.ranges, used)
+
+
+def _release(site: Site, network: Network, path: Path, hwaddr: str) -> None:
+    reserved = _remove(path)
+    if reserved is not None:
+        dnsmasq.reload(network.name, site)
+    if hwaddr or reserved:
+        _release_leases(site, network, hwaddr or reserved or "")
 
 
 def _release_leases(site: Site, network: Network, hwaddr: str) -> None:
