@@ -20,7 +20,7 @@ from corral.server.auth import server_certificate
 from corral.server.auth.guesses import Guesses
 from corral.server.background import Background
 from corral.server.context import Context, Member
-from corral.server.db import schema
+from corral.server.db import upgrade
 from corral.server.db.database import Database, LocalDatabase
 from corral.server.events.bus import Events
 from corral.server.host import systemd
@@ -163,8 +163,9 @@ class Daemon:
         """Start, serve until asked to end, stop."""
         self._catch_signals()
         logging.getLogger().addHandler(logs.EventHandler(self.context.events))
-        await self.context.db.open(schema.cluster)
-        await self._local.open(schema.local)
+        database = self._member.state_dir / "database"
+        await upgrade.open_database(self._local, upgrade.of_local(database))
+        await upgrade.open_database(self.context.db, upgrade.of_global(database))
         self.context.parts.add(await in_thread(server_certificate.ensure_server_certificate, self._member))
         await self._settings.load(self.context)
         await self._listeners.start()

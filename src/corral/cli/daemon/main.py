@@ -52,6 +52,12 @@ def _init(invocation: Invocation) -> int:
     return run(invocation)
 
 
+def _sql(invocation: Invocation) -> int:
+    from corral.cli.daemon.sql import run
+
+    return run(invocation)
+
+
 def _version(invocation: Invocation) -> int:
     output.line(invocation.session.product.version)
     return 0
@@ -104,6 +110,22 @@ to be made by schedule. What its database says decides; the daemon need not run 
             switch("force", "Force shutdown instead of waiting for running operations to finish", "f"),
             _TIMEOUT,
         ),
+    ),
+    Command(
+        "sql <local|global> <query>",
+        "Execute a SQL query against the local or global database",
+        _sql,
+        count=(0, 2),
+        hidden=True,
+        long="""Execute a SQL query against the local or global database
+
+The local database holds what is this member's alone, like the addresses that it listens on. The global database holds
+all the rest: instances, profiles, networks and so on, for all members of a cluster.
+
+A query of "-" is read from standard input, ".dump" prints the database as a script, ".schema" the same without its
+rows, and ".sync" writes what is committed into the database's file.
+
+This is for debugging and for repairs: the daemon does not know what is changed behind its back.""",
     ),
     Command("version", "Show the version", _version),
     Command("waitready", "Wait for the daemon to be ready to process requests", _waitready, flags=(_TIMEOUT,)),

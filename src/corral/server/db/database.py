@@ -7,13 +7,14 @@ The function gets a `Tx` and its arguments; it cannot await, so no transaction e
 """
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from corral.errors import InternalError
+from corral.errors import CorralError, InternalError, OutOfSpace, Unavailable
 from corral.server.host.threads import settle
 
 P = ParamSpec("P")
@@ -45,9 +46,41 @@ class Tx:
         """Run a statement and return the number of rows that it changed."""
         return self._connection.execute(sql, values).rowcount
 
+    def table(self, sql: str) -> tuple[list[str], list[list[Value]]]:
+        """The names of the columns of a query, and its rows."""
+        cursor = self._connection.execute(sql)
+        return [column[0] for column in cursor.description], [list(row) for row in cursor]
+
     def many(self, sql: str, values: Sequence[Sequence[Value]]) -> None:
         """Run a statement once for each row of values."""
         self._connection.executemany(sql, values)
+
+
+READ, WRITE = "BEGIN", "BEGIN IMMEDIATE"
+
+WAL_KEPT_BYTES = 16 * 1024 * 1024
+"""What the write-ahead log may keep on the disk once it was written back."""
+
+RESERVED_BYTES = 8 * 1024 * 1024
+"""Free space on the database's disk that no transaction may grow into: what deletes and frees can always be stored."""
+
+_FULL = frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_SHMSIZE"})
+_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR")
+_UNWRITABLE = ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
+
+
+def explain(path: str, error: sqlite3.Error) -> CorralError | None:
+    """What the failure of a database file means for the user; None where the statement was wrong, not the file."""
+    name = getattr(error, "sqlite_errorname", "")
+    if name in _FULL:
+        return OutOfSpace(f"The disk of the database {path} is full: free some space there and try again ({error})")
+    if name.startswith(_DAMAGED):
+        return InternalError(f"The database {path} cannot be read, restore it from a backup: {error}")
+    if name.startswith(_UNWRITABLE):
+        return InternalError(f"The database {path} cannot be written: {error}")
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return Unavailable(f"The database {path} is locked by another program: try again ({error})")
+    return None
 
 
 class Database:
@@ -66,15 +99,30 @@ class Database:
 
         Raises InternalError where the file is damaged or no database.
         """
+        await self.connect()
         try:
-            await self._in_thread(self._open)
             await self.write(schema)
         except sqlite3.DatabaseError as error:
             raise InternalError(f"Failed to open the database {self._path}: {error}") from error
 
+    async def connect(self) -> None:
+        """Open the file as it is; raises InternalError where it is damaged or no database."""
+        try:
+            await self._in_thread(self._open)
+        except sqlite3.DatabaseError as error:
+            raise InternalError(f"Failed to open the database {self._path}: {error}") from error
+
+    async def checkpoint(self) -> None:
+        """Bring all that is committed from the log into the file itself."""
+        await self._in_thread(self._checkpoint)
+
+    async def back_up(self, target: Path) -> None:
+        """Write a copy of the present state to a file that does not exist yet; the copy is on the disk on return."""
+        await self._in_thread(lambda: self._back_up(target))
+
     async def read(self, fn: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a function in a read transaction."""
-        return await self._in_thread(lambda: self._transaction("BEGIN", fn, args, kwargs))
+        return await self._in_thread(lambda: self._transaction(READ, fn, args, kwargs))
 
     async def write(self, fn: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a function in a write transaction: all of it is kept or, when it raises, none.
@@ -83,7 +131,7 @@ class Database:
         can register its undo, and meets the cancellation at its next await.
         """
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._thread, lambda: self._transaction("BEGIN IMMEDIATE", fn, args, kwargs))
+        future = loop.run_in_executor(self._thread, lambda: self._transaction(WRITE, fn, args, kwargs))
         cancelled = await settle(future)
         if cancelled is not None:
             if future.exception() is not None:
@@ -107,23 +155,76 @@ class Database:
     def _open(self) -> None:
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=10, cached_statements=512)
         connection.row_factory = sqlite3.Row
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
-            connection.execute(f"PRAGMA {pragma}")
+        try:
+            for pragma in (
+                "journal_mode=WAL",
+                "synchronous=FULL",
+                "foreign_keys=ON",
+                "busy_timeout=10000",
+                f"journal_size_limit={WAL_KEPT_BYTES}",
+            ):
+                connection.execute(f"PRAGMA {pragma}")
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise sqlite3.DatabaseError(str(found).replace("\n", " "))
+        except BaseException:
+            connection.close()
+            raise
         self._connection = connection
 
-    def _transaction(self, begin: str, fn: Callable[..., R], args: Any, kwargs: Any) -> R:
-        connection = self._connection
-        if connection is None:
-            raise InternalError("The database is closed")
-        connection.execute(begin)
+    def _checkpoint(self) -> None:
         try:
-            result = fn(Tx(connection), *args, **kwargs)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+            self._opened().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            raise explain(self._path, error) or error from error
+
+    def _back_up(self, target: Path) -> None:
+        copy = sqlite3.connect(target, isolation_level=None)
+        try:
+            self._opened().backup(copy)
+        except sqlite3.Error as error:
+            raise explain(str(target), error) or error from error
+        finally:
+            copy.close()
+        with open(target, "rb") as file:
+            os.fsync(file.fileno())
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise InternalError("The database is closed")
+        return self._connection
+
+    def _transaction(self, begin: str, fn: Callable[..., R], args: Any, kwargs: Any) -> R:
+        connection = self._opened()
+        try:
+            connection.execute(begin)
+            try:
+                pages = _count_pages(connection) if begin == WRITE else 0
+                result = fn(Tx(connection), *args, **kwargs)
+                if begin == WRITE and _count_pages(connection) > pages:
+                    self._check_space()
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            meaning = explain(self._path, error)
+            if meaning is None:
+                raise
+            raise meaning from error
         return result
+
+    def _check_space(self) -> None:
+        if self._path == ":memory:":
+            return
+        stat = os.statvfs(os.path.dirname(self._path) or ".")
+        if stat.f_bavail * stat.f_frsize < RESERVED_BYTES:
+            raise OutOfSpace(f"The disk of the database {self._path} is full: free some space there and try again")
+
+
+def _count_pages(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA page_count").fetchone()[0])
 
 
 class LocalDatabase(Database):

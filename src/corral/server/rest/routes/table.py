@@ -14,6 +14,7 @@ from corral.server.rest.routes import (
     instance_state,
     instances,
     internal,
+    internal_sql,
     networks,
     operations,
     profiles,
@@ -53,4 +54,5 @@ ALL: tuple[Routes, ...] = (
     storage_volumes.routes,
     storage_volume_snapshots.routes,
     internal.routes,
+    internal_sql.routes,
 )
