@@ -209,7 +209,7 @@ def test_a_profile_reaches_its_instances(api: Api, instance: str) -> None:
         api.call("PATCH", "/1.0/profiles/default", {"config": {"limits.processes": "55"}})
         assert get(api, instance)["expanded_config"]["limits.processes"] == "55"
         assert cgroup_file(pid_of(api, instance), "pids", "pids.max", "pids.max").read_text().strip() == "55"
-        with pytest.raises(ApiError, match="No root device could be found"):
+        with pytest.raises(ApiError, match="relies on this profile's root disk device"):
             api.call("PUT", "/1.0/profiles/default", profile | {"devices": {}})
         assert api.get("/1.0/profiles/default")["devices"] == profile["devices"]
     finally:

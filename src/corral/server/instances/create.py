@@ -21,6 +21,7 @@ from corral.server.instances import (
     backup_file,
     busy,
     delete,
+    facts,
     image_source,
     names,
     root_volume,
@@ -66,7 +67,7 @@ def _plan(tx: Tx, project: str, body: InstancesPost) -> Plan:
         raise NotSupported('Instance type "virtual-machine" is not supported on this server')
     profiles = body.profiles
     if profiles is None:
-        profiles = list(image.profiles) if image is not None and image.profiles else ["default"]
+        profiles = list(image.profiles) if image is not None else ["default"]
     store.get_profiles(tx, project, profiles)
     name = body.name or names.generate_name(store.list_names(tx, project))
     names.check_name(name)
@@ -145,6 +146,7 @@ async def create_instance(context: Context, plan: Plan) -> None:
 async def _check_expanded(context: Context, instance: Instance) -> dict[str, str | None]:
     """Check what the profiles and the instance make together; returns the volatile keys that it needs."""
     validation.check_config(instance.expanded_config, None)
+    facts.check_privilege(context.member.product, instance.expanded_config)
     try:
         validation.check_devices(instance.expanded_devices, instance.type, expanded=True)
         volatile = await attach.prepare(context, instance)

@@ -1,9 +1,15 @@
 """What the host offers to containers, found when the daemon starts."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+from corral.errors import Forbidden
+from corral.product import Product
 from corral.server.host import cgroup, features, sysfs
+from corral.server.host.idmap import parse_raw_idmap
+from corral.server.instances.keys import parse_raw_lxc
+from corral.server.instances.model import is_true
 from corral.server.instances.spec import HostFacts
 
 _PASSTHROUGH = (
@@ -51,3 +57,17 @@ def detect() -> HostFacts:
 def requires_missing_cgroup_v1(config: dict[str, str]) -> bool:
     """Whether the image wants a host with the systemd hierarchy of control groups version 1, and this is none."""
     return config.get("image.requirements.cgroup") == "v1" and not Path("/sys/fs/cgroup/systemd").exists()
+
+
+def check_privilege(product: Product, config: Mapping[str, str]) -> None:
+    """Raise Forbidden where this server's environment allows unprivileged containers only and the config is more."""
+    if not is_true(os.environ.get(f"{product.prefix}_UNPRIVILEGED_ONLY")):
+        return
+    reason = f"{product.title} was configured to only allow unprivileged containers"
+    if is_true(config.get("security.privileged")):
+        raise Forbidden(reason)
+    if any(entry.outside == 0 for entry in parse_raw_idmap(config.get("raw.idmap", ""))):
+        raise Forbidden(f"Cannot map root user into container as {reason}")
+    for key, _ in parse_raw_lxc(config.get("raw.lxc", "")):
+        if key in ("lxc.idmap", "lxc.include"):
+            raise Forbidden(f"{key} can't be set in raw.lxc as {reason}")

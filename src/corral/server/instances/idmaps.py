@@ -80,8 +80,16 @@ def _map_of(uids: IdRange, gids: IdRange) -> IdMap:
 
 def _with_raw(idmap: IdMap, config: Mapping[str, str]) -> IdMap:
     for entry in parse_raw_idmap(config.get("raw.idmap", "")):
+        if any(_share_host_ids(entry, other) for other in idmap.entries):
+            raise InvalidRequest("Failed to get ID map: Host id is in the range of subids")
         idmap = idmap.with_entry(entry)
     return idmap
+
+
+def _share_host_ids(one: IdEntry, other: IdEntry) -> bool:
+    """Whether an id of the host would have two meanings: such maps the kernel does not take."""
+    same_kind = (one.uids and other.uids) or (one.gids and other.gids)
+    return same_kind and one.outside < other.outside + other.size and other.outside < one.outside + one.size
 
 
 def find_free(host: IdRange, size: int, taken: Iterable[IdRange]) -> IdRange:

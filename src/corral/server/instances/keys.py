@@ -80,6 +80,19 @@ def _expiry(text: str) -> str:
     return text
 
 
+_LXC_KEY = re.compile(
+    r"lxc\.(apparmor\.(profile|allow_incomplete|allow_nesting|raw)|arch|autodev(\.tmpfs\.size)?|cap\.(drop|keep)"
+    r"|cgroup2?\..+|cgroup\.(dir(\.monitor(\.pivot)?|\.container(\.inner)?)?|relative)"
+    r"|console\.(buffer\.size|logfile|path|rotate|size)|environment|execute\.cmd|group"
+    r"|hook\.(autodev|clone|destroy|mount|post-stop|pre-mount|pre-start|start|start-host|stop|version)|idmap|include"
+    r"|init\.(cmd|cwd|gid|groups|uid)|keyring\.session|log\.level|monitor\.(signal\.pdeath|unshare)"
+    r"|mount\.(auto|entry|fstab)|namespace\.(clone|keep|share\..+)|net\.[0-9]+\..+|no_new_privs|proc\..+|pty\.max"
+    r"|rootfs\.(managed|mount|options|path)|sched\.core|seccomp\.(allow_nesting|notify\.(cookie|proxy)|profile)"
+    r"|selinux\.context(\.keyring)?|signal\.(halt|reboot|stop)|start\.(auto|delay|order)|sysctl\..+"
+    r"|time\.offset\.(boot|monotonic)|tty\.(dir|max)|uts\.name)"
+)
+"""The keys of liblxc 5.0 (lxc.container.conf(5)); others would be refused at the start."""
+
 _LXC_LINE = re.compile(r"\s*(?:#.*|([^=]+?)\s*=\s*(.*?)\s*)?")
 _FORBIDDEN_LXC = {
     "lxc.logfile": "Setting lxc.logfile is not allowed",
@@ -108,6 +121,8 @@ def parse_raw_lxc(text: str) -> list[tuple[str, str]]:
                 'Process limits should be set via "limits.kernel.[limit name]" and not directly via '
                 '"lxc.prlimit.[limit name]"'
             )
+        if _LXC_KEY.fullmatch(key) is None:
+            raise InvalidRequest(f"Failed to set LXC config: {key}={match[2]}: liblxc has no such key")
         if key.startswith("lxc.net.") and _ALLOWED_NET.fullmatch(key) is None:
             raise InvalidRequest("Only interface-specific ipv4/ipv6 lxc.net. keys are allowed")
         settings.append((key, match[2]))

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import uuid
 from dataclasses import replace
 
 from corral.api.urls import url
@@ -61,7 +62,8 @@ async def _finish(context: Context, instance: Instance, new_name: str) -> Instan
 
     def write(tx: Tx) -> Instance:
         store.rename_instance(tx, instance, new_name)
-        values: dict[str, str | None] = {}
+        # A new name is a new machine for cloud-init.
+        values: dict[str, str | None] = {"volatile.cloud-init.instance-id": str(uuid.uuid4())}
         if instance.config.get("volatile.base_image"):
             values["volatile.apply_template"] = instance.config.get("volatile.apply_template") or "rename"
         store.set_config(tx, instance.id, values)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,12 +12,14 @@ from corral.errors import CorralError, InvalidRequest, NotSupported
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.devices import registry
+from corral.server.devices.disk import is_root_disk
 from corral.server.devices.model import HotPluggable
 from corral.server.instances import (
     attach,
     backup_file,
     busy,
     expand,
+    facts,
     idmaps,
     live,
     root_volume,
@@ -146,11 +149,14 @@ def _reset_volatile(old: Instance, new: Instance, changes: _DeviceChanges) -> di
 
 async def _apply(context: Context, old: Instance, new: Instance, change: Change) -> None:
     check_change(old, new)
+    facts.check_privilege(context.member.product, new.expanded_config)
     changes = _device_changes(old, new)
     config = dict(change.config)
     for key in _reset_volatile(old, new, changes):
         if config.get(key) == old.config.get(key):
             config.pop(key, None)
+    if _is_another_machine(old, new):
+        config["volatile.cloud-init.instance-id"] = str(uuid.uuid4())
     if any(old.expanded_config.get(key) != new.expanded_config.get(key) for key in idmaps.KEYS):
         config.update((await start.plan_idmap(context, new)).volatile)
     async with Rollback() as undo:
@@ -168,6 +174,25 @@ async def _apply(context: Context, old: Instance, new: Instance, change: Change)
             await live.apply_config(context, updated, container, changed)
         undo.commit()
     await backup_file.write(context, updated)
+
+
+_CLOUD_INIT_KEYS = tuple(
+    f"{prefix}.{word}-{kind}"
+    for prefix in ("cloud-init", "user")
+    for word, kind in (("vendor", "data"), ("user", "data"), ("network", "config"))
+)
+
+
+def _is_another_machine(old: Instance, new: Instance) -> bool:
+    """Whether cloud-init must run again: its data or the names of the interfaces differ."""
+
+    def nic_names(instance: Instance) -> list[str]:
+        nics = ((name, one) for name, one in instance.expanded_devices.items() if one.get("type") == "nic")
+        return sorted(one.get("name") or instance.config.get(f"volatile.{name}.name") or name for name, one in nics)
+
+    if any(old.expanded_config.get(key) != new.expanded_config.get(key) for key in _CLOUD_INIT_KEYS):
+        return True
+    return nic_names(old) != nic_names(new)
 
 
 def _change_of(instance: Instance) -> Change:
@@ -242,7 +267,7 @@ async def _resize_root(context: Context, old: Instance, new: Instance) -> None:
 
 
 async def apply_profile(context: Context, project: str, profile: str, write: Callable[[Tx], object]) -> None:
-    """Change a profile by `write`, unless an instance that uses it could not live with it, and bring those along.
+    """Change a profile by `write`, unless an instance would lose its root disk by it, and bring its instances along.
 
     Raises InvalidRequest that names the instances that failed to follow; the profile is changed then all the same.
     """
@@ -252,7 +277,8 @@ async def apply_profile(context: Context, project: str, profile: str, write: Cal
         write(tx)
         after = {one.id: one for one in store.list_by_profile(tx, project, profile)}
         for old in before:
-            check_change(old, after[old.id])
+            facts.check_privilege(context.member.product, after[old.id].expanded_config)
+            _check_root_disk(old, after[old.id])
         return [(old, after[old.id]) for old in before]
 
     pairs = await context.db.write(change)
@@ -266,6 +292,17 @@ async def apply_profile(context: Context, project: str, profile: str, write: Cal
         raise InvalidRequest(
             "The following instances failed to update (profile change still saved):\n" + "\n".join(failures)
         )
+
+
+def _check_root_disk(old: Instance, new: Instance) -> None:
+    """A profile cannot take an instance's root disk away or put it into another pool."""
+
+    def pools(instance: Instance) -> set[str]:
+        disks = instance.expanded_devices.values()
+        return {disk.get("pool", "") for disk in disks if is_root_disk(disk)}
+
+    if len(pools(old)) == 1 and not pools(old) <= pools(new):
+        raise InvalidRequest("At least one instance relies on this profile's root disk device")
 
 
 async def _follow(context: Context, old: Instance, new: Instance) -> CorralError | None:

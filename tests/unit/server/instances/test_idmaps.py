@@ -67,5 +67,10 @@ def test_raw_entries_win() -> None:
     assert made.idmap.outside_uid(1001) == 101001
 
 
+def test_an_id_of_the_host_has_one_meaning() -> None:
+    with pytest.raises(InvalidRequest, match="Host id is in the range of subids"):
+        plan({"raw.idmap": "uid 100001 1000"}, HOST, ())
+
+
 def test_protected_keys_are_those_of_the_map() -> None:
     assert all(key.startswith("volatile.") for key in idmaps.PROTECTED)

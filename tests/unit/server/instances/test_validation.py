@@ -43,6 +43,7 @@ def test_what_lxd_takes_is_taken(config: dict[str, str]) -> None:
         ({"limits.cpu.allowance": "fast"}, "Invalid allowance"),
         ({"limits.cpu.priority": "11"}, "not between 0 and 10"),
         ({"raw.lxc": "nonsense"}, "Invalid raw.lxc line"),
+        ({"raw.lxc": "lxc.nonsense = x"}, "liblxc has no such key"),
         ({"raw.lxc": "lxc.log.file = /x"}, "not allowed"),
         ({"raw.lxc": "lxc.net.0.type = none"}, "Only interface-specific"),
         ({"raw.lxc": "lxc.prlimit.nofile = 1"}, "Process limits"),
