@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from corral import architectures, units
@@ -105,10 +105,17 @@ def check_change(old: Instance, new: Instance) -> None:
         validation.check_devices(new.expanded_devices, new.type, expanded=True)
     except InvalidRequest as error:
         raise InvalidRequest(f"Invalid expanded devices: {error}") from error
-    _, before = registry.find_root_disk(old.expanded_devices)
-    _, after = registry.find_root_disk(new.expanded_devices)
-    if before.get("pool") != after.get("pool"):
+    before, after = _root_disk(old), _root_disk(new)
+    if before and before.get("pool") != after.get("pool"):
         raise InvalidRequest(f'Cannot update root disk device pool name to "{after.get("pool", "")}"')
+
+
+def _root_disk(instance: Instance) -> Mapping[str, str]:
+    """The root disk's config; empty where there is not exactly one, which a changed profile can bring about."""
+    try:
+        return registry.find_root_disk(instance.expanded_devices)[1]
+    except InvalidRequest:
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,9 +266,8 @@ async def _unplug(context: Context, old: Instance, name: str) -> None:
 
 
 async def _resize_root(context: Context, old: Instance, new: Instance) -> None:
-    _, before = registry.find_root_disk(old.expanded_devices)
-    _, after = registry.find_root_disk(new.expanded_devices)
-    if before.get("size", "") != after.get("size", ""):
+    before, after = _root_disk(old), _root_disk(new)
+    if before and before.get("size", "") != after.get("size", ""):
         size = units.parse_size(after["size"]) if after.get("size") else None
         await volumes.resize(context, await root_volume.get(context, new), size)
 
