@@ -37,9 +37,9 @@ FORWARDED = (
 )
 
 
-def open_operation_websocket(server: Server, operation: Operation, name: str) -> WebSocket:
-    """The websocket that the operation calls `name` (`0`, `1`, `2`, `control`)."""
-    secret = operation.metadata["fds"][name]
+def open_operation_websocket(server: Server, operation: Operation, name: str, secret: str = "") -> WebSocket:
+    """The websocket that the operation calls `name` (`0`, `1`, `2`, `control`), by its secret."""
+    secret = secret or operation.metadata["fds"][name]
     return open_websocket(
         server.connection, server.path(f"/operations/{escape(operation.id)}/websocket", {"secret": secret})
     )

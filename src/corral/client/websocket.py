@@ -52,6 +52,11 @@ class WebSocket:
         """Whether something waits to be sent."""
         return bool(self._outgoing)
 
+    @property
+    def outgoing_size(self) -> int:
+        """How many bytes wait to be sent."""
+        return len(self._outgoing)
+
     def flush(self) -> None:
         """Send all that waits, blocking."""
         outgoing, self._outgoing = bytes(self._outgoing), bytearray()

@@ -93,12 +93,12 @@ def _attach_text(server: Server, name: str) -> None:
         output.flush()
         operation = server.start("POST", f"/instances/{escape(name)}/console", body)
         _carry(server, operation, signals)
-    operation.wait()
 
 
 def _carry(server: Server, operation: Operation, signals: object) -> None:
     from corral.cli.terminal import size_of
     from corral.client.streams import SignalPipe, Streams, open_operation_websocket, window_resize
+    from corral.client.websocket import CLOSE
 
     assert isinstance(signals, SignalPipe)
     streams = Streams(open_operation_websocket(server, operation, "control"))
@@ -114,6 +114,11 @@ def _carry(server: Server, operation: Operation, signals: object) -> None:
 
     try:
         streams.run(signals, on_signal)
+        # The server ends the console when the control websocket goes, and only then is it done with the terminal.
+        if streams.control is not None:
+            streams.control.stream.settimeout(None)
+            streams.control.send(CLOSE, b"\x03\xe8Detaching from console")
+        operation.wait()
     finally:
         streams.close()
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _RUNNING = 103
 TRANSFER_MODES = """Transfer modes (--mode):
  - pull: the target server gets the data from the source server, which must listen on the network (the default)
- - push: the source server sends the data to the target server, which must listen on the network"""
+ - push: the source server sends the data to the target server, which must listen on the network
+ - relay: this program carries the data between the servers, which need not reach each other"""
 
 
 class Plan:
@@ -63,8 +64,8 @@ class Plan:
             raise CorralError("--instance-only can't be passed when the source is a snapshot")
         if "/" in self.source_name and self.refresh:
             raise CorralError("--refresh can only be used with instances")
-        if self.mode not in ("pull", "push"):
-            raise CorralError(f'Transfer mode "{self.mode}" is not available: use pull or push')
+        if self.mode not in ("pull", "push", "relay"):
+            raise CorralError(f'Unknown transfer mode "{self.mode}": use pull, push or relay')
 
 
 def copy_instance(plan: Plan) -> None:
@@ -156,6 +157,8 @@ def _transfer(plan: Plan, source_path: str, body: Body, *, live: bool) -> Body:
     }
     if plan.mode == "push":
         return _push(plan, source_path, request, (migration, progress))
+    if plan.mode == "relay":
+        return _relay(plan, source_path, request, migration)
     return _pull(plan, source_path, request, (migration, progress))
 
 
@@ -194,6 +197,16 @@ def _push(plan: Plan, source_path: str, request: Body, job: tuple[Body, Progress
         "certificate": plan.target.certificate,
     }
     progress.run(plan.source, "POST", source_path, migration)
+    return receiving.wait()
+
+
+def _relay(plan: Plan, source_path: str, request: Body, migration: Body) -> Body:
+    from corral.client.relay import relay_operations
+
+    sending = plan.source.start("POST", source_path, migration)
+    request["source"].update(type="migration", mode="push")
+    receiving = plan.target.start("POST", "/instances", request)
+    relay_operations((plan.source, sending), (plan.target, receiving))
     return receiving.wait()
 
 
