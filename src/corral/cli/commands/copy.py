@@ -155,6 +155,8 @@ def _transfer(plan: Plan, source_path: str, body: Body, *, live: bool) -> Body:
         "container_only": only,
         "allow_inconsistent": source["allow_inconsistent"],
     }
+    if "/" in plan.source_name:
+        migration["name"] = plan.target_name
     if plan.mode == "push":
         return _push(plan, source_path, request, (migration, progress))
     if plan.mode == "relay":
