@@ -108,5 +108,8 @@ EXTENSIONS = (
     "storage_volumes_all_projects",
     "remote_token_expiry",
     "init_preseed",
+    "metrics",
+    "metrics_cpu_seconds",
+    "metrics_authentication",
 )
 """Names as in LXD's list of extensions, in the order in which LXD added them."""

@@ -35,7 +35,7 @@ from corral.server.operations.registry import Operations
 from corral.server.rest import listeners
 from corral.server.rest.dispatch import Dispatcher
 from corral.server.rest.listeners import Listeners
-from corral.server.rest.network import NetworkListener
+from corral.server.rest.network import METRICS, NetworkListener
 from corral.server.rest.routes import table
 from corral.server.rest.routing import Router
 from corral.server.settings.environment import Environment
@@ -147,9 +147,10 @@ class Daemon:
         parts.add(Environment(_list_storage_drivers))
         self._dispatcher = Dispatcher(self.context, Router(table.ALL))
         self._listeners = parts.add(Listeners(self._dispatcher))
-        self._network = NetworkListener(self.context)
+        self._networks = (NetworkListener(self.context), NetworkListener(self.context, METRICS))
         parts.add(Guesses())
-        self.context.events.on(SettingsChanged, self._network.react)
+        for listener in self._networks:
+            self.context.events.on(SettingsChanged, listener.react)
         self.context.events.on(ImageDeleted, self._forget_image)
         self.context.events.on(ImageRefreshed, self._forget_image)
         self._warnings = Recorder(self.context)
@@ -170,7 +171,8 @@ class Daemon:
         await self._settings.load(self.context)
         await self._listeners.start()
         await self._listeners.open("unix", self._unix_socket())
-        await self._network.start()
+        for listener in self._networks:
+            await listener.start()
         log.info("%s is starting in %s", self._member.product.title, self._member.state_dir)
         for step in START_STEPS:
             await step(self.context)

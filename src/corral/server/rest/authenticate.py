@@ -53,7 +53,7 @@ def _known_caller(known: certificates.Certificate, address: str, peer: PeerCerti
         "cluster" if known.kind == "server" else "tls",
         address,
         admin=full,
-        projects=None if full else frozenset(known.projects),
+        projects=frozenset(known.projects) if known.restricted else None,
         certificate=peer,
     )
 

@@ -7,12 +7,14 @@ import logging
 import os
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from corral.errors import InvalidRequest, Unavailable
+from corral.server.rest import responses
 from corral.server.rest.dispatch import Dispatcher
 
 log = logging.getLogger(__name__)
@@ -67,30 +69,58 @@ def _on_loop_error(loop: asyncio.AbstractEventLoop, details: dict[str, Any]) -> 
     loop.default_exception_handler(details)
 
 
+def _limited(
+    dispatcher: Dispatcher, paths: frozenset[str]
+) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+    async def serve(raw: web.BaseRequest) -> web.StreamResponse:
+        if raw.path not in paths:
+            return responses.failed(404, "not found")
+        return await dispatcher(raw)
+
+    return serve
+
+
 class Listeners:
     """Serves the dispatcher on any number of sockets."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
-        server = web.Server(
-            dispatcher,
-            access_log=None,
-            max_line_size=MAX_HEADER,
-            max_field_size=MAX_HEADER,
-            keepalive_timeout=75,
-            auto_decompress=False,
-        )
-        self._runner = web.ServerRunner(server, shutdown_timeout=2.0)
+        self._dispatcher = dispatcher
+        self._runners: dict[frozenset[str], web.ServerRunner] = {}
         self._servers: dict[str, asyncio.Server] = {}
 
     async def start(self) -> None:
         """Make ready to serve."""
         asyncio.get_running_loop().set_exception_handler(_on_loop_error)
-        await self._runner.setup()
 
-    async def open(self, name: str, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
-        """Serve a listening socket under a name; one that had the name is closed afterwards."""
-        factory = self._runner.server
-        assert factory is not None
+    async def _factory(self, paths: frozenset[str]) -> web.Server:
+        if paths not in self._runners:
+            server = web.Server(
+                _limited(self._dispatcher, paths) if paths else self._dispatcher,
+                access_log=None,
+                max_line_size=MAX_HEADER,
+                max_field_size=MAX_HEADER,
+                keepalive_timeout=75,
+                auto_decompress=False,
+            )
+            runner = web.ServerRunner(server, shutdown_timeout=2.0)
+            await runner.setup()
+            self._runners[paths] = runner
+        found = self._runners[paths].server
+        assert found is not None
+        return found
+
+    async def open(
+        self,
+        name: str,
+        listener: socket.socket,
+        tls: ssl.SSLContext | None = None,
+        paths: frozenset[str] = frozenset(),
+    ) -> None:
+        """Serve a listening socket under a name; one that had the name is closed afterwards.
+
+        With `paths` nothing but these is served there.
+        """
+        factory = await self._factory(paths)
         if tls is None:
             server = await asyncio.get_running_loop().create_server(factory, sock=listener, backlog=BACKLOG)
         else:
@@ -117,4 +147,4 @@ class Listeners:
         """Close all sockets and connections."""
         for name in list(self._servers):
             self.close(name)
-        await self._runner.cleanup()
+        await asyncio.gather(*(runner.cleanup() for runner in self._runners.values()))

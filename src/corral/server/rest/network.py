@@ -1,4 +1,4 @@
-"""The HTTPS listener: opened, moved and closed as `core.https_address` says, while the daemon runs."""
+"""The HTTPS listeners: opened, moved and closed as the addresses in the configuration say, while the daemon runs."""
 
 import asyncio
 import contextlib
@@ -7,36 +7,56 @@ import logging
 import os
 import socket
 import ssl
+from dataclasses import dataclass
 
 from corral.errors import CorralError, InvalidRequest
 from corral.server.auth.server_certificate import ServerCertificate
 from corral.server.background import Background
 from corral.server.context import Context
 from corral.server.host.threads import in_thread
+from corral.server.keys import Key
 from corral.server.rest import tls
+from corral.server.rest.authenticate import METRICS_PATH
 from corral.server.rest.listeners import BACKLOG, Listeners
 from corral.server.settings import keys
 from corral.server.settings.settings import Settings, SettingsChanged
 
 log = logging.getLogger(__name__)
 
-NAME = "https"
 RETRY_S = 30.0
 RESOLVE_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """What is served on an address of its own: the name of the listener, its key, and the port without one.
+
+    `paths` are all that is served there; empty: the whole API.
+    """
+
+    name: str
+    key: Key[str]
+    port: int
+    paths: frozenset[str] = frozenset()
+
+
+API = Purpose("https", keys.HTTPS_ADDRESS, keys.HTTPS_PORT)
+METRICS = Purpose("metrics", keys.METRICS_ADDRESS, keys.METRICS_PORT, frozenset({"/", METRICS_PATH}))
 
 
 class NetworkListener:
     """Where the API is served over the network. A new address that cannot be had leaves the old one in place."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, purpose: Purpose = API) -> None:
         self._context = context
+        self._purpose = purpose
         self._tls: ssl.SSLContext | None = None
         self._address = ""
 
     async def start(self) -> None:
         """Listen on the stored address; where that fails, keep trying and let the daemon start without it."""
         if not await self._try():
-            self._context.parts[Background].start("https listener", self._retry())
+            self._context.parts[Background].start(f"{self._purpose.name} listener", self._retry())
 
     async def _retry(self) -> None:
         while True:
@@ -54,21 +74,21 @@ class NetworkListener:
         return True
 
     def _wanted(self) -> str:
-        return self._context.parts[Settings].config[keys.HTTPS_ADDRESS] or ""
+        return self._context.parts[Settings].config[self._purpose.key] or ""
 
     async def react(self, event: SettingsChanged) -> None:
         """Follow a change of the configuration; raises InvalidRequest where the address cannot be listened on."""
-        if keys.HTTPS_ADDRESS.name in event.changed:
-            await self.move(event.changed[keys.HTTPS_ADDRESS.name])
+        if self._purpose.key.name in event.changed:
+            await self.move(event.changed[self._purpose.key.name])
 
     async def move(self, address: str) -> None:
         """Listen on another address, or on none with ""; connections that are open go on."""
         listeners = self._context.parts[Listeners]
         if address == "":
-            listeners.close(NAME)
+            listeners.close(self._purpose.name)
             self._address = ""
             return
-        wanted = keys.canonical_address(address)
+        wanted = keys.canonical_address(address, self._purpose.port)
         if wanted == self._address:
             return
         if self._tls is None:
@@ -76,9 +96,9 @@ class NetworkListener:
             certificate = self._context.parts[ServerCertificate]
             self._tls = await in_thread(lambda: tls.make_context(certificate, allow_tls12=insecure))
         listener = await self._bind(wanted)
-        await listeners.open(NAME, listener, self._tls)
+        await listeners.open(self._purpose.name, listener, self._tls, self._purpose.paths)
         self._address = wanted
-        log.info("Serving the API on https://%s", wanted)
+        log.info("Serving %s on https://%s", self._purpose.name, wanted)
 
     async def _bind(self, wanted: str) -> socket.socket:
         try:
@@ -88,13 +108,13 @@ class NetworkListener:
                 raise
         # It may be our own old address, such as 127.0.0.1:8443, that is in the way of the new one, such as [::]:8443.
         listeners, old = self._context.parts[Listeners], self._address
-        listeners.close(NAME)
+        listeners.close(self._purpose.name)
         try:
             return await bind(wanted)
         except InvalidRequest:
             self._address = ""
             with contextlib.suppress(InvalidRequest):
-                await listeners.open(NAME, await bind(old), self._tls)
+                await listeners.open(self._purpose.name, await bind(old), self._tls, self._purpose.paths)
                 self._address = old
             raise
 

@@ -64,6 +64,10 @@ def _replicas(text: str) -> int:
     return value
 
 
+METRICS_PORT = 9100
+"""Port of the metrics where an address names none."""
+
+
 def split_address(text: str) -> tuple[str, int | None]:
     """Host and port of `host`, `host:port`, `:port`, `[v6]:port`, `v6`; an empty host listens everywhere.
 
@@ -144,6 +148,11 @@ PROXY_HTTP = Key("core.proxy_http", STRING, doc="Proxy for the daemon's own requ
 PROXY_HTTPS = Key("core.proxy_https", STRING, doc="Proxy for the daemon's own requests over HTTPS.")
 PROXY_IGNORE_HOSTS = Key("core.proxy_ignore_hosts", STRING, doc="Hosts that are reached without the proxy.")
 
+METRICS_ADDRESS = Key("core.metrics_address", LISTEN, scope="local", doc="Address of the metrics server (HTTPS).")
+METRICS_AUTHENTICATION = Key(
+    "core.metrics_authentication", BOOL, "true", doc="Whether the metrics server asks for a certificate."
+)
+
 CANDID_URL = Key("candid.api.url", STRING, doc="URL of the Candid server.")
 RBAC_URL = Key("rbac.api.url", STRING, doc="URL of the RBAC server.")
 
@@ -165,7 +174,7 @@ TABLE = KeyTable(
     _local("core.bgp_routerid", KeyType("IPv4 address", _ipv4), "Identifier of the BGP server."),
     _local("core.debug_address", LISTEN, "Address of the debug server."),
     _local("core.dns_address", LISTEN, "Address of the authoritative DNS server."),
-    _local("core.metrics_address", LISTEN, "Address of the metrics server (HTTPS)."),
+    METRICS_ADDRESS,
     _local("maas.machine", STRING, "Name of this server in MAAS."),
     _local("storage.backups_volume", VOLUME, "Volume (POOL/VOLUME) that holds the backups."),
     _local("storage.images_volume", VOLUME, "Volume (POOL/VOLUME) that holds the images."),
@@ -182,7 +191,7 @@ TABLE = KeyTable(
     ),
     Key("core.bgp_asn", _within(0, 4294967294), "0", doc="Autonomous system number of this server."),
     Key("core.https_trusted_proxy", STRING, doc="Addresses of proxies that tell the client's address."),
-    Key("core.metrics_authentication", BOOL, "true", doc="Whether the metrics server asks for a certificate."),
+    METRICS_AUTHENTICATION,
     Key("candid.api.key", STRING, doc="Public key of the Candid server."),
     CANDID_URL,
     Key("candid.domains", STRING, doc="Domains of Candid that are allowed."),
@@ -218,7 +227,6 @@ NOT_SERVED = {
     "core.debug_address": "the debug server",
     "core.dns_address": "the DNS server",
     "core.https_trusted_proxy": "the PROXY protocol",
-    "core.metrics_address": "the metrics server",
     "core.trust_ca_certificates": "trust by a certificate authority",
     "storage.backups_volume": "a volume for backups",
     "storage.images_volume": "a volume for images",

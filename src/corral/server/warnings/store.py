@@ -161,3 +161,8 @@ def _find(tx: Tx, code: int, project_id: int | None, entity: Entity) -> tuple[st
         *entity,
     )
     return None if row is None else (row["uuid"], row["status"])
+
+
+def count_unresolved(tx: Tx) -> int:
+    """How many warnings are new or acknowledged."""
+    return int(tx.rows("SELECT count(*) FROM warnings WHERE status != ?", RESOLVED)[0][0])

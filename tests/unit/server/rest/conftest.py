@@ -24,7 +24,7 @@ from corral.server.operations.registry import Operations
 from corral.server.rest import listeners
 from corral.server.rest.dispatch import Dispatcher
 from corral.server.rest.listeners import Listeners
-from corral.server.rest.network import NetworkListener
+from corral.server.rest.network import METRICS, NetworkListener
 from corral.server.rest.routes import table
 from corral.server.rest.routing import Router, Routes
 from corral.server.settings.environment import Environment
@@ -76,7 +76,7 @@ class Server:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.network = NetworkListener(context)
+        self.networks = (NetworkListener(context), NetworkListener(context, METRICS))
 
     @property
     def socket(self) -> str:
@@ -129,7 +129,8 @@ async def start_server(tmp_path: Path, *more: Routes) -> tuple[Context, Server]:
     dispatcher = Dispatcher(context, Router([*table.ALL, *more]))
     serving = parts.add(Listeners(dispatcher))
     server = Server(context)
-    context.events.on(SettingsChanged, server.network.react)
+    for listener in server.networks:
+        context.events.on(SettingsChanged, listener.react)
     await parts[Settings].load(context)
     await serving.start()
     await serving.open("unix", listeners.bind_unix(tmp_path / "unix.socket", None))

@@ -342,7 +342,7 @@ async def test_the_start_goes_on_without_an_address(server: Server, caplog: pyte
         from corral.server.settings.settings import Settings
 
         server.context.parts[Settings].config = Config(settings)
-        await server.network.start()
+        await server.networks[0].start()
     assert "already in use" in caplog.text
     assert "trying again" in caplog.text
 
