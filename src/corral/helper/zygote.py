@@ -298,6 +298,8 @@ class Zygote:
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
+            # A handler would interrupt liblxc's system calls, some of which it does not repeat.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._channel.close()
             os.close(report)
             OPERATIONS[request["op"]](request, fds, reporter)
