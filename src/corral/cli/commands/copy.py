@@ -5,6 +5,7 @@ from __future__ import annotations
 from corral.cli import output
 from corral.cli.command import TARGET, Command, Invocation, switch, text, texts
 from corral.cli.commands.delete import snapshot_path
+from corral.cli.migration import Side, check_mode, migrate
 from corral.cli.progress import Progress
 from corral.cli.records import INSTANCE_WRITABLE
 from corral.cli.session import parse_device_overrides, pick, split_pair
@@ -64,8 +65,7 @@ class Plan:
             raise CorralError("--instance-only can't be passed when the source is a snapshot")
         if "/" in self.source_name and self.refresh:
             raise CorralError("--refresh can only be used with instances")
-        if self.mode not in ("pull", "push", "relay"):
-            raise CorralError(f'Unknown transfer mode "{self.mode}": use pull, push or relay')
+        check_mode(self.mode)
 
 
 def copy_instance(plan: Plan) -> None:
@@ -157,59 +157,8 @@ def _transfer(plan: Plan, source_path: str, body: Body, *, live: bool) -> Body:
     }
     if "/" in plan.source_name:
         migration["name"] = plan.target_name
-    if plan.mode == "push":
-        return _push(plan, source_path, request, (migration, progress))
-    if plan.mode == "relay":
-        return _relay(plan, source_path, request, migration)
-    return _pull(plan, source_path, request, (migration, progress))
-
-
-def _pull(plan: Plan, source_path: str, request: Body, job: tuple[Body, Progress]) -> Body:
-    migration, progress = job
-    addresses = plan.source.addresses()
-    if not addresses:
-        raise CorralError("The source server isn't listening on the network")
-    sending = plan.source.start("POST", source_path, migration)
-    request["source"].update(
-        type="migration",
-        mode="pull",
-        secrets=sending.metadata,
-        certificate=plan.source.certificate,
-    )
-    failures = []
-    for address in addresses:
-        request["source"]["operation"] = f"{address}/1.0/operations/{sending.id}"
-        try:
-            return progress.run(plan.target, "POST", "/instances", request)
-        except CorralError as error:
-            failures.append(f"{address}: {error}")
-    raise CorralError("Failed instance creation:\n - " + "\n - ".join(failures))
-
-
-def _push(plan: Plan, source_path: str, request: Body, job: tuple[Body, Progress]) -> Body:
-    migration, progress = job
-    addresses = plan.target.addresses()
-    if not addresses:
-        raise CorralError("The target server isn't listening on the network")
-    request["source"].update(type="migration", mode="push")
-    receiving = plan.target.start("POST", "/instances", request)
-    migration["target"] = {
-        "operation": f"{addresses[0]}/1.0/operations/{receiving.id}",
-        "secrets": receiving.metadata,
-        "certificate": plan.target.certificate,
-    }
-    progress.run(plan.source, "POST", source_path, migration)
-    return receiving.wait()
-
-
-def _relay(plan: Plan, source_path: str, request: Body, migration: Body) -> Body:
-    from corral.client.relay import relay_operations
-
-    sending = plan.source.start("POST", source_path, migration)
-    request["source"].update(type="migration", mode="push")
-    receiving = plan.target.start("POST", "/instances", request)
-    relay_operations((plan.source, sending), (plan.target, receiving))
-    return receiving.wait()
+    source_side = Side(plan.source, source_path, migration)
+    return migrate(progress, plan.mode, source_side, Side(plan.target, "/instances", request))
 
 
 def _refresh_config(plan: Plan, body: Body) -> None:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from corral.cli import keyed, output, table
 from corral.cli.command import ANY_NUMBER_OF, TARGET, Command, Invocation, switch, text
-from corral.cli.commands import storage_volume_devices, storage_volume_list
+from corral.cli.commands import (
+    storage_volume_backup,
+    storage_volume_copy,
+    storage_volume_devices,
+    storage_volume_list,
+)
 from corral.cli.records import VOLUME, VOLUME_SNAPSHOT, VOLUME_WRITABLE
 from corral.cli.session import order, parse_settings, pick
 from corral.client.server import escape
@@ -247,6 +252,8 @@ COMMAND = Command(
 
 A volume is a custom one unless its type stands before its name, as in container/c1.""",
     commands=(
+        *storage_volume_backup.COMMANDS,
+        *storage_volume_copy.COMMANDS,
         *storage_volume_devices.COMMANDS,
         storage_volume_list.COMMAND,
         Command(
