@@ -360,3 +360,4 @@ def test_a_failing_start_says_why_and_leaves_nothing(api: Api, daemon: Daemon, m
     assert get(api, name)["status"] == "Stopped"
     assert not list((daemon.state_dir / "run").iterdir())
     assert not list((daemon.state_dir / "security/seccomp").iterdir())
+    assert not list(Path("/sys/fs/cgroup").rglob(f"lxc.*.{name}*"))

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from corral.errors import CommandFailed, InternalError, NotSupported
-from corral.server.host import command, pidfd, processes
+from corral.server.host import cgroup, command, pidfd, processes
 from corral.server.host.liblxc_socket import Monitor
 from corral.server.host.threads import in_thread
 from corral.server.instances.running import RunningContainer
@@ -111,6 +111,24 @@ async def _wait_for_monitor(lxcpath: Path, name: str) -> None:
     for pid in await in_thread(_find_monitors, f"[lxc monitor] {lxcpath} {name}"):
         if not await in_thread(processes.wait_until_gone, pid, KILL_TIMEOUT_S):
             log.warning("The monitor of container %s (pid %s) does not end", name, pid)
+    await in_thread(_remove_monitor_groups, name)
+
+
+def _remove_monitor_groups(name: str) -> None:
+    """Remove the control groups that monitors of failed starts leave: they cannot, being in them to the end.
+
+    Groups that are in use do not let themselves be removed.
+    """
+    hierarchies = cgroup.detect_hierarchies()
+    own = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    for _, controllers, path in own:
+        mount = hierarchies.v1.get(controllers.removeprefix("name=").split(",")[0]) if controllers else None
+        root = mount if controllers else hierarchies.unified
+        for place in {path, "/"} if root is not None else ():
+            for directory in Path(f"{root}{place}").glob(f"lxc.monitor.{name}*"):
+                if re.fullmatch(rf"lxc\.monitor\.{re.escape(name)}(-[0-9]+)?", directory.name):
+                    with contextlib.suppress(OSError):
+                        directory.rmdir()
 
 
 def _find_monitors(title: str) -> list[int]:
