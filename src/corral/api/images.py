@@ -82,6 +82,31 @@ class Image(msgspec.Struct, kw_only=True, omit_defaults=True):
     update_source: ImageSource | None = None
 
 
+class RemoteImage(msgspec.Struct, kw_only=True):
+    """An image as another server, of whatever age, tells of it."""
+
+    fingerprint: str = ""
+    type: str = ""
+    architecture: str = ""
+    size: int = 0
+    filename: str = ""
+    created_at: str = ""
+    expires_at: str = ""
+    properties: dict[str, str] | None = None
+    aliases: list[ImageAlias] | None = None
+
+
+class ImageExportPost(msgspec.Struct, kw_only=True):
+    """Where to push an image: the target's URL and certificate, and the secret that it gave for this."""
+
+    target: str = ""
+    certificate: str = ""
+    secret: str = ""
+    aliases: list[ImageAlias] | None = None
+    project: str = ""
+    profiles: list[str] | None = None
+
+
 class ImageAliasesEntryPut(msgspec.Struct, kw_only=True):
     """What may be changed of an alias. `target` is a fingerprint or the beginning of one."""
 

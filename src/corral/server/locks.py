@@ -31,6 +31,10 @@ class Locks:
             if not self._users[name]:
                 del self._users[name], self._locks[name]
 
+    def is_held(self, *name: Hashable) -> bool:
+        """Whether somebody holds the thing, so that another would wait."""
+        return name in self._locks and self._locks[name].locked()
+
     @contextlib.contextmanager
     def claim(self, *name: Hashable, doing: str, message: str = "") -> Iterator[None]:
         """Hold the thing or raise Busy at once, saying what the present holder is doing."""

@@ -26,18 +26,23 @@ from corral.server.events.bus import Events
 from corral.server.host import systemd
 from corral.server.host.threads import in_thread
 from corral.server.images import delete as images
+from corral.server.images import update as image_updates
 from corral.server.images.model import ImageDeleted, ImageRefreshed
+from corral.server.images.preferences import Preferences, ServerPreferences
 from corral.server.instances import boot as instances
 from corral.server.lifetime import Lifetime
 from corral.server.locks import Locks
 from corral.server.networks import startup as networks
 from corral.server.operations.registry import Operations
+from corral.server.outbound.http import Outbound
+from corral.server.outbound.proxies import choose_proxies
 from corral.server.rest import listeners
 from corral.server.rest.dispatch import Dispatcher
 from corral.server.rest.listeners import Listeners
 from corral.server.rest.network import METRICS, NetworkListener
 from corral.server.rest.routes import table
 from corral.server.rest.routing import Router
+from corral.server.settings import keys
 from corral.server.settings.environment import Environment
 from corral.server.settings.settings import Settings, SettingsChanged
 from corral.server.storage import custom_snapshots, pools, registry, volumes
@@ -130,6 +135,12 @@ def make_member(product: Product, *, debug: bool) -> Member:
     return Member(product, socket.gethostname(), state_dir.absolute(), product.log_dir().absolute(), cache_dir, debug)
 
 
+def user_agent_of(product: Product) -> str:
+    """What the daemon calls itself to other servers; image servers choose by it what they offer."""
+    system = os.uname()
+    return f"{product.title} {product.version} ({system.sysname}; {system.machine}; {system.release})"
+
+
 class Daemon:
     """Everything that lives as long as the process."""
 
@@ -149,8 +160,11 @@ class Daemon:
         self._listeners = parts.add(Listeners(self._dispatcher))
         self._networks = (NetworkListener(self.context), NetworkListener(self.context, METRICS))
         parts.add(Guesses())
+        parts.add(ServerPreferences(self._image_preferences))
+        self._outbound = parts.add(Outbound(user_agent_of(member.product)))
         for listener in self._networks:
             self.context.events.on(SettingsChanged, listener.react)
+        self.context.events.on(SettingsChanged, self._use_settings)
         self.context.events.on(ImageDeleted, self._forget_image)
         self.context.events.on(ImageRefreshed, self._forget_image)
         self._warnings = Recorder(self.context)
@@ -159,6 +173,29 @@ class Daemon:
 
     async def _forget_image(self, event: ImageDeleted | ImageRefreshed) -> None:
         await volumes.delete_image(self.context, event.fingerprint)
+
+    def _image_preferences(self) -> Preferences:
+        config = self._settings.config
+        return Preferences(
+            auto_update_cached=config[keys.IMAGES_AUTO_UPDATE_CACHED] is True,
+            auto_update_interval_h=config[keys.IMAGES_AUTO_UPDATE_INTERVAL] or 0,
+            remote_cache_expiry_days=config[keys.IMAGES_REMOTE_CACHE_EXPIRY] or 0,
+            compression=config[keys.IMAGES_COMPRESSION] or "gzip",
+        )
+
+    def _set_proxies(self) -> None:
+        config = self._settings.config
+        self._outbound.proxies = choose_proxies(
+            config[keys.PROXY_HTTP] or "",
+            config[keys.PROXY_HTTPS] or "",
+            config[keys.PROXY_IGNORE_HOSTS] or "",
+            os.environ,
+        )
+
+    async def _use_settings(self, event: SettingsChanged) -> None:
+        self._set_proxies()
+        if keys.IMAGES_REMOTE_CACHE_EXPIRY.name in event.changed:
+            self._background.start("unused images", image_updates.prune_expired(self.context))
 
     async def run(self) -> None:
         """Start, serve until asked to end, stop."""
@@ -169,6 +206,7 @@ class Daemon:
         await upgrade.open_database(self.context.db, upgrade.of_global(database))
         self.context.parts.add(await in_thread(server_certificate.ensure_server_certificate, self._member))
         await self._settings.load(self.context)
+        self._set_proxies()
         await self._listeners.start()
         await self._listeners.open("unix", self._unix_socket())
         for listener in self._networks:
@@ -177,6 +215,8 @@ class Daemon:
         for step in START_STEPS:
             await step(self.context)
         self._background.every(PRUNE_INTERVAL_S, "resolved warnings", self._warnings.prune)
+        self._background.every(86400.0, "unused images", lambda: image_updates.prune_expired(self.context))
+        self._background.every(3600.0, "newer images", lambda: image_updates.update_all(self.context))
         self._background.every(60.0, "storage pools", lambda: pools.retry_mounts(self.context))
         self._background.every(60.0, "volume snapshots", lambda: custom_snapshots.delete_expired(self.context))
         self._dispatcher.ready.set()
@@ -227,6 +267,7 @@ class Daemon:
         self.context.events.close()
         await self._listeners.stop()
         await self._background.stop()
+        await self._outbound.close()
         await instances.close_parts(self.context)
         await self._local.close()
         await self.context.db.close()

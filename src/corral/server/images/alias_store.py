@@ -82,6 +82,11 @@ def update_alias(tx: Tx, project: str, name: str, image_id: int, description: st
     )
 
 
+def move_aliases(tx: Tx, from_image: int, to_image: int) -> None:
+    """Have all aliases of an image name another one."""
+    tx.execute("UPDATE images_aliases SET image_id = ? WHERE image_id = ?", to_image, from_image)
+
+
 def rename_alias(tx: Tx, project: str, name: str, new_name: str) -> None:
     """Give an alias another name; AlreadyExists where that is taken."""
     if find_alias(tx, project, new_name) is not None:

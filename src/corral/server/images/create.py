@@ -4,8 +4,9 @@ import re
 from datetime import UTC, datetime
 
 from corral.api.urls import url
-from corral.errors import AlreadyExists, InvalidRequest
+from corral.errors import AlreadyExists, Conflict, InvalidRequest
 from corral.server.context import Context
+from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle, format_time
 from corral.server.host.threads import in_thread
 from corral.server.images import alias_store, build, formats, spool, store, unpack
@@ -62,20 +63,38 @@ async def _register(
     shown = {"fingerprint": fingerprint, "size": str(size)}
     # Clients take the fingerprint from the operation also where it fails because the image is there.
     report(**shown)
+    await context.db.read(_check_new, project, fingerprint, [name for name, _ in wanted.aliases])
+    image = compose_image(project, fingerprint, size, await unpack.inspect(files), wanted)
+    await add_image(context, image, files)
+    return shown
+
+
+async def add_image(context: Context, image: Image, files: ImageFiles | None) -> Image:
+    """Make an image that was judged one of its project's and return it as stored.
+
+    `files` is None where another project has them. Raises AlreadyExists where the project has the image or an alias,
+    Conflict where the other project's went meanwhile.
+    """
+    fingerprint = image.fingerprint
     async with context.locks.hold("image", fingerprint):
-        if await context.db.read(store.find_image, project, fingerprint) is not None:
-            raise AlreadyExists("Image with same fingerprint already exists")
-        await context.db.read(alias_store.check_free, project, [name for name, _ in wanted.aliases])
-        image = compose_image(project, fingerprint, size, await unpack.inspect(files), wanted)
+        await context.db.read(_check_new, image.project, fingerprint, [name for name, _ in image.aliases])
         async with Rollback() as undo:
             if not await context.db.read(store.count_projects, fingerprint):
+                if files is None:
+                    raise Conflict(f"The image {fingerprint} was deleted meanwhile: try again")
                 undo.add(in_thread, spool.remove_files, context.member.images_dir, fingerprint)
                 await in_thread(spool.store_files, files, context.member.images_dir, fingerprint)
             await context.db.write(store.insert_image, image)
             undo.commit()
-    source = url("/1.0/images", fingerprint, project=project)
-    context.events.publish(Lifecycle("image-created", source, project, {"type": image.type}))
-    return shown
+    source = url("/1.0/images", fingerprint, project=image.project)
+    context.events.publish(Lifecycle("image-created", source, image.project, {"type": image.type}))
+    return await context.db.read(store.get_image, image.project, fingerprint)
+
+
+def _check_new(tx: Tx, project: str, fingerprint: str, aliases: list[str]) -> None:
+    if store.find_image(tx, project, fingerprint) is not None:
+        raise AlreadyExists("Image with same fingerprint already exists")
+    alias_store.check_free(tx, project, aliases)
 
 
 def compose_image(project: str, fingerprint: str, size: int, inspection: unpack.Inspection, wanted: Wanted) -> Image:

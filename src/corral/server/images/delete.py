@@ -1,4 +1,4 @@
-"""Removes images with their copies in the pools, refreshes those copies, and sweeps what a dead daemon left."""
+"""Removes images with their copies in the pools, and sweeps what a dead daemon left."""
 
 import logging
 
@@ -8,7 +8,7 @@ from corral.server.context import Context
 from corral.server.events.model import Lifecycle
 from corral.server.host.threads import in_thread
 from corral.server.images import spool, store
-from corral.server.images.model import Image, ImageDeleted, ImageRefreshed
+from corral.server.images.model import Image, ImageDeleted
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +30,6 @@ async def delete_image(context: Context, project: str, fingerprint: str) -> None
             # Files without a row are swept at the next start, should the daemon die here.
             await in_thread(spool.remove_files, context.member.images_dir, fingerprint)
     _publish(context, "image-deleted", image)
-
-
-async def refresh_image(context: Context, project: str, fingerprint: str) -> dict[str, bool]:
-    """Have the pools unpack the image anew when it is next used. `refreshed` tells of a newer image, which only
-    images with an update source can have."""
-    image = await context.db.read(store.get_image, project, fingerprint)
-    async with context.locks.hold("image", image.fingerprint):
-        await context.events.react(ImageRefreshed(image.fingerprint))
-    _publish(context, "image-refreshed", image)
-    return {"refreshed": False}
 
 
 async def sweep(context: Context) -> None:

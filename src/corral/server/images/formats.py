@@ -171,6 +171,26 @@ def parse_metadata(document: str) -> ImageMetadata:
     )
 
 
+def render_metadata(metadata: ImageMetadata) -> str:
+    """metadata.yaml for these values; `parse_metadata` reads the same from it."""
+    document: dict[str, Any] = {
+        "architecture": metadata.architecture,
+        "creation_date": metadata.creation_date,
+        "expiry_date": metadata.expiry_date,
+        "properties": dict(metadata.properties),
+        "templates": {
+            path: {
+                "when": list(template.when),
+                "create_only": template.create_only,
+                "template": template.template,
+                "properties": dict(template.properties),
+            }
+            for path, template in metadata.templates.items()
+        },
+    }
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
 def _load(document: str) -> Any:
     # The base loader makes no objects at all: only text, lists and mappings.
     try:

@@ -86,3 +86,11 @@ class ImageRefreshed:
     """Published to reactions: the pools' copies of an image are to be made anew when next used."""
 
     fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReplaced:
+    """Published to reactions before an image goes for a newer one: pools that have the old one may get the new."""
+
+    fingerprint: str
+    new_fingerprint: str

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from corral.errors import InternalError, InvalidRequest
 from corral.server.host.threads import in_thread
@@ -18,6 +18,12 @@ PREFIX = "spool_"
 BATCH = 4 << 20
 
 
+class Digest(Protocol):
+    """A hash that takes bytes."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+
 class Spool:
     """A directory that holds one image until it is stored or given up. `fingerprint` covers all files in order."""
 
@@ -25,6 +31,7 @@ class Spool:
         self.directory = directory
         self.paths: list[Path] = []
         self._digest = hashlib.sha256()
+        self._digests: list[Digest] = [self._digest]
         self._batch: list[bytes] = []
         self._batch_size = 0
         self._file: BinaryIO | None = None
@@ -34,8 +41,9 @@ class Spool:
         """A new spool on the file system of the stored images."""
         return cls(Path(await in_thread(tempfile.mkdtemp, prefix=PREFIX, dir=images_dir)))
 
-    def begin(self, name: str) -> None:
-        """Start a new file; what is written next goes there."""
+    def begin(self, name: str, digest: Digest | None = None) -> None:
+        """Start a new file; what is written next goes there, and into the digest of the file alone."""
+        self._digests = [self._digest] if digest is None else [self._digest, digest]
         path = self.directory / name
         self.paths.append(path)
         self._file = open(path, "xb", buffering=0)  # noqa: SIM115  (closed by end)
@@ -85,7 +93,8 @@ class Spool:
 
     def _take(self, file: BinaryIO, batch: Sequence[bytes]) -> None:
         for data in batch:
-            self._digest.update(data)
+            for digest in self._digests:
+                digest.update(data)
             view = memoryview(data)
             while view:
                 view = view[file.write(view) :]

@@ -90,6 +90,33 @@ def find_image(tx: Tx, project: str, fingerprint: str) -> Image | None:
     return found[0] if found else None
 
 
+def find_anywhere(tx: Tx, fingerprint: str) -> Image | None:
+    """The image of exactly this fingerprint in whatever project, or None."""
+    found = _load(tx, "i.fingerprint = ?", fingerprint)
+    return found[0] if found else None
+
+
+def find_by_source(tx: Tx, source: UpdateSource, kind: str, architecture: str) -> Image | None:
+    """The newest image of whatever project that came from there and is kept up to date; `kind` may be empty."""
+    types = [TYPES.index(kind)] if kind in TYPES else list(range(len(TYPES)))
+    row = tx.row(
+        "SELECT i.id FROM images i JOIN images_source s ON s.image_id = i.id WHERE s.server = ? AND s.protocol = ?"
+        " AND s.alias = ? AND i.auto_update = 1 AND i.architecture = ?"
+        f" AND i.type IN ({rows.marks(types)}) ORDER BY i.creation_date DESC LIMIT 1",
+        source.server,
+        PROTOCOLS.index(source.protocol),
+        source.alias,
+        ARCHITECTURES.index(architecture),
+        *types,
+    )
+    return _load(tx, "i.id = ?", row["id"])[0] if row is not None else None
+
+
+def list_auto_updated(tx: Tx) -> list[Image]:
+    """The images of all projects that are to be kept up to date."""
+    return _load(tx, "i.auto_update = 1")
+
+
 def resolve_image(tx: Tx, project: str, name: str) -> Image:
     """The image that a user means by a name: an alias, else (the beginning of) a fingerprint. Raises NotFound."""
     alias = alias_store.find_alias(tx, project, name)
@@ -119,7 +146,8 @@ def insert_image(tx: Tx, image: Image) -> int:
         raise NotFound("Project not found")
     image_id = tx.execute(
         "INSERT INTO images (fingerprint, filename, size, public, architecture, creation_date, expiry_date,"
-        " upload_date, cached, auto_update, project_id, type) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " upload_date, cached, auto_update, project_id, type, last_use_date)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         image.fingerprint,
         image.filename,
         image.size,
@@ -132,13 +160,27 @@ def insert_image(tx: Tx, image: Image) -> int:
         int(image.auto_update),
         project["id"],
         TYPES.index(image.type),
+        image.last_used_at or None,
     )
+    if image.update_source is not None:
+        _insert_source(tx, image_id, image.update_source)
     tx.execute("INSERT INTO images_nodes (image_id, node_id) VALUES (?, 1)", image_id)
     _write_properties(tx, image_id, image.properties)
     _write_profiles(tx, image.project, image_id, image.profiles)
     for name, description in image.aliases:
         alias_store.insert_alias(tx, image.project, name, image_id, description)
     return image_id
+
+
+def _insert_source(tx: Tx, image_id: int, source: UpdateSource) -> None:
+    tx.execute(
+        "INSERT INTO images_source (image_id, server, protocol, certificate, alias) VALUES (?, ?, ?, ?, ?)",
+        image_id,
+        source.server,
+        PROTOCOLS.index(source.protocol),
+        source.certificate,
+        source.alias,
+    )
 
 
 def update_image(tx: Tx, image: Image) -> None:
@@ -153,6 +195,23 @@ def update_image(tx: Tx, image: Image) -> None:
     _write_properties(tx, image.id, image.properties)
     tx.execute("DELETE FROM images_profiles WHERE image_id = ?", image.id)
     _write_profiles(tx, image.project, image.id, image.profiles)
+
+
+def take_over(tx: Tx, image_id: int, old: Image) -> None:
+    """Give an image the profiles, the last use and the cached mark of the one that it replaces."""
+    tx.execute(
+        "UPDATE images SET cached = ?, last_use_date = ? WHERE id = ?",
+        int(old.cached),
+        old.last_used_at or None,
+        image_id,
+    )
+    tx.execute("DELETE FROM images_profiles WHERE image_id = ?", image_id)
+    tx.execute(
+        "INSERT INTO images_profiles (image_id, profile_id) SELECT ?, profile_id FROM images_profiles"
+        " WHERE image_id = ? ORDER BY rowid",
+        image_id,
+        old.id,
+    )
 
 
 def touch_image(tx: Tx, image_id: int) -> None:

@@ -25,8 +25,8 @@ def create_token(operations: Operations, project: str, fingerprint: str, metadat
     return operations.start(operation, lambda: asyncio.sleep(LIFETIME_S))
 
 
-def redeem_token(operations: Operations, project: str, fingerprint: str, secret: str) -> Operation | None:
-    """The token that a secret opens, which is spent by this; None where there is none."""
+def find_token(operations: Operations, project: str, fingerprint: str, secret: str) -> Operation | None:
+    """The token that a secret opens; None where there is none."""
     if not secret or not fingerprint:
         return None
     image = url("/1.0/images", fingerprint)
@@ -34,6 +34,13 @@ def redeem_token(operations: Operations, project: str, fingerprint: str, secret:
         if operation.kind != "token" or operation.status in FINAL or image not in operation.resources.get("images", []):
             continue
         if secrets.compare_digest(str(operation.metadata.get("secret", "")), secret):
-            operation.cancel()
             return operation
     return None
+
+
+def redeem_token(operations: Operations, project: str, fingerprint: str, secret: str) -> Operation | None:
+    """The token that a secret opens, which is spent by this; None where there is none."""
+    operation = find_token(operations, project, fingerprint, secret)
+    if operation is not None:
+        operation.cancel()
+    return operation

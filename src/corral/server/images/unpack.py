@@ -6,14 +6,12 @@ import errno
 import json
 import os
 import shutil
-import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import corral
 from corral.errors import InternalError, InvalidRequest, NotSupported
-from corral.server.host import command
+from corral.server.host import python_helper
 from corral.server.host.threads import in_thread
 from corral.server.images.formats import Format, ImageFiles, ImageMetadata, detect_format, parse_metadata
 
@@ -132,12 +130,7 @@ async def _run(path: Path, layout: str, target: Path | None, limit: int, progres
     archive = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         async with _reported(archive, progress):
-            completed = await command.run(
-                [sys.executable, "-s", "-S", "-P", "-m", "corral.helper.unarchive", json.dumps(request)],
-                stdin=archive,
-                env={"PYTHONPATH": str(_package_root()), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
-                timeout_s=DEADLINE_S,
-            )
+            completed = await python_helper.run("unarchive", json.dumps(request), stdin=archive, timeout_s=DEADLINE_S)
     finally:
         os.close(archive)
     return _read_report(completed.stdout, path)
@@ -180,10 +173,6 @@ def _decompressor(kind: Format) -> list[str]:
     if kind is Format.GZIP and shutil.which("pigz"):
         return ["pigz", "-dc"]
     return list(kind.decompress)
-
-
-def _package_root() -> Path:
-    return Path(str(corral.__file__)).parent.parent
 
 
 def _free_bytes(target: Path) -> int:

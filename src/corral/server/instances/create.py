@@ -1,4 +1,4 @@
-"""Makes instances: from an image of this server, or empty."""
+"""Makes instances: from an image of this server or of another one, or empty."""
 
 import os
 import uuid
@@ -16,6 +16,7 @@ from corral.server.events.model import Lifecycle, format_time, utc_now
 from corral.server.host.threads import in_thread
 from corral.server.images import store as images
 from corral.server.images.model import Image
+from corral.server.images.preferences import ServerPreferences
 from corral.server.instances import (
     attach,
     backup_file,
@@ -29,6 +30,7 @@ from corral.server.instances import (
     store,
     validation,
 )
+from corral.server.instances.image_source import RemoteOrder
 from corral.server.instances.model import Instance, InstanceType
 from corral.server.instances.store import NewInstance
 from corral.server.rollback import Rollback
@@ -38,10 +40,14 @@ from corral.server.storage.model import Volume
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A new instance as it was asked for, checked against the database. `image` is None for an empty one."""
+    """A new instance as it was asked for, checked against the database.
+
+    `image` is None for an empty one, and for one from another server's image, which `remote` says.
+    """
 
     new: NewInstance
     image: Image | None
+    remote: RemoteOrder | None = None
 
 
 async def plan_instance(context: Context, project: str, body: InstancesPost) -> Plan:
@@ -52,17 +58,18 @@ async def plan_instance(context: Context, project: str, body: InstancesPost) -> 
         raise NotSupported(
             f"Instance types are not supported by this server yet ({body.instance_type!r} was asked for)"
         )
-    return await context.db.read(_plan, project, body)
+    return await context.db.read(_plan, context.parts[ServerPreferences], project, body)
 
 
-def _plan(tx: Tx, project: str, body: InstancesPost) -> Plan:
-    image = _resolve_source(tx, project, body)
+def _plan(tx: Tx, preferences: ServerPreferences, project: str, body: InstancesPost) -> Plan:
+    remote = image_source.resolve_remote(tx, preferences, project, body)
+    image = _resolve_source(tx, project, body) if remote is None else image_source.find_present(tx, remote)
     try:
         kind = InstanceType(body.type or "container")
     except ValueError:
         raise InvalidRequest(f"Invalid instance type {body.type!r}") from None
-    if image is not None and image.type != kind.value:
-        raise InvalidRequest(f'Requested image\'s type "{image.type}" doesn\'t match instance type "{kind.value}"')
+    if image is not None and remote is None:
+        _check_type(image, kind)
     if kind is InstanceType.VIRTUAL_MACHINE:
         raise NotSupported('Instance type "virtual-machine" is not supported on this server')
     profiles = body.profiles
@@ -83,7 +90,12 @@ def _plan(tx: Tx, project: str, body: InstancesPost) -> Plan:
         ephemeral=body.ephemeral,
         description=body.description,
     )
-    return Plan(new, image)
+    return Plan(new, image if remote is None else None, remote)
+
+
+def _check_type(image: Image, kind: InstanceType) -> None:
+    if image.type != kind.value:
+        raise InvalidRequest(f'Requested image\'s type "{image.type}" doesn\'t match instance type "{kind.value}"')
 
 
 def _resolve_source(tx: Tx, project: str, body: InstancesPost) -> Image | None:
@@ -123,6 +135,11 @@ async def create_instance(context: Context, plan: Plan) -> None:
     new = plan.new
     validation.check_config(new.config, new.type)
     validation.check_devices(new.devices, new.type, expanded=False)
+    if plan.remote is not None:
+        image = await image_source.fetch_remote(context, plan.remote)
+        _check_type(image, new.type)
+        plan = Plan(replace(new, architecture=_architecture("", image)), image)
+        new = plan.new
     new = replace(new, config=initial_config(new, plan.image))
     async with Rollback() as undo:
         instance_id = await context.db.write(store.insert_instance, new)

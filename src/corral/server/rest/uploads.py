@@ -3,14 +3,13 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from aiohttp import BodyPartReader, ClientPayloadError, web
+from aiohttp import ClientPayloadError, web
 
 from corral.errors import InvalidRequest
+from corral.server.images import form
 from corral.server.images.spool import Spool
 
-CHUNK = 1 << 20
 GONE = "The client went away before the end of the upload"
-_ROOTFS_PARTS = ("rootfs", "rootfs.img")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,28 +39,10 @@ async def receive_raw(chunks: AsyncIterator[bytes], first: bytes, spool: Spool) 
 
 
 async def receive_form(raw: web.BaseRequest, spool: Spool) -> Received:
-    """A split image: the parts `metadata` and then `rootfs` (or `rootfs.img`, a virtual machine's disk)."""
+    """A split image, as form.py says."""
     try:
-        reader = await raw.multipart()
-        metadata = await reader.next()
-        if not isinstance(metadata, BodyPartReader) or metadata.name != "metadata":
-            raise InvalidRequest("Invalid multipart image: the first part must be 'metadata'")
-        await _take(metadata, spool, "main")
-        rootfs = await reader.next()
-        if not isinstance(rootfs, BodyPartReader) or rootfs.name not in _ROOTFS_PARTS:
-            raise InvalidRequest("Invalid multipart image: the second part must be 'rootfs' or 'rootfs.img'")
-        await _take(rootfs, spool, "rootfs")
-        if await reader.next() is not None:
-            raise InvalidRequest("Invalid multipart image: there are more than two parts")
+        return Received(await form.receive_form(await raw.multipart(), spool))
     except (ConnectionError, ClientPayloadError) as error:
         raise InvalidRequest(GONE) from error
     except (ValueError, AssertionError) as error:
         raise InvalidRequest(f"Invalid multipart image: {error}") from error
-    return Received(rootfs.filename or "")
-
-
-async def _take(part: BodyPartReader, spool: Spool, name: str) -> None:
-    spool.begin(name)
-    while chunk := await part.read_chunk(CHUNK):
-        await spool.write(bytes(chunk))
-    await spool.end()

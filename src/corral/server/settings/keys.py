@@ -146,6 +146,16 @@ ALLOWED_HEADERS = Key("core.https_allowed_headers", STRING, doc="Value of Access
 ALLOWED_CREDENTIALS = Key("core.https_allowed_credentials", BOOL, doc="Whether to allow credentials to other origins.")
 PROXY_HTTP = Key("core.proxy_http", STRING, doc="Proxy for the daemon's own requests over HTTP.")
 PROXY_HTTPS = Key("core.proxy_https", STRING, doc="Proxy for the daemon's own requests over HTTPS.")
+IMAGES_AUTO_UPDATE_CACHED = Key(
+    "images.auto_update_cached", BOOL, "true", doc="Whether cached images are kept up to date."
+)
+IMAGES_AUTO_UPDATE_INTERVAL = Key(
+    "images.auto_update_interval", INTEGER, "6", doc="Hours between two looks for newer images; 0 is never."
+)
+IMAGES_COMPRESSION = Key("images.compression_algorithm", COMPRESSION, "gzip", doc="Compression of images made here.")
+IMAGES_REMOTE_CACHE_EXPIRY = Key(
+    "images.remote_cache_expiry", INTEGER, "10", doc="Days after which an unused cached image goes."
+)
 PROXY_IGNORE_HOSTS = Key("core.proxy_ignore_hosts", STRING, doc="Hosts that are reached without the proxy.")
 
 METRICS_ADDRESS = Key("core.metrics_address", LISTEN, scope="local", doc="Address of the metrics server (HTTPS).")
@@ -196,11 +206,11 @@ TABLE = KeyTable(
     CANDID_URL,
     Key("candid.domains", STRING, doc="Domains of Candid that are allowed."),
     Key("candid.expiry", INTEGER, "3600", doc="Life of a Candid macaroon in seconds."),
-    Key("images.auto_update_cached", BOOL, "true", doc="Whether cached images are kept up to date."),
-    Key("images.auto_update_interval", INTEGER, "6", doc="Hours between two looks for newer images; 0 is never."),
-    Key("images.compression_algorithm", COMPRESSION, "gzip", doc="Compression of images made here."),
+    IMAGES_AUTO_UPDATE_CACHED,
+    IMAGES_AUTO_UPDATE_INTERVAL,
+    IMAGES_COMPRESSION,
     Key("images.default_architecture", ARCHITECTURE, doc="Architecture that is taken where there is a choice."),
-    Key("images.remote_cache_expiry", INTEGER, "10", doc="Days after which an unused cached image goes."),
+    IMAGES_REMOTE_CACHE_EXPIRY,
     Key("maas.api.key", STRING, doc="Key of the MAAS server's API."),
     Key("maas.api.url", STRING, doc="URL of the MAAS server."),
     Key("network.ovn.integration_bridge", STRING, "br-int", doc="OVS bridge of OVN networks."),

@@ -1,29 +1,25 @@
-"""/1.0/images. The aliases are in image_aliases.py."""
+"""/1.0/images. How images are added is in image_create.py, the aliases are in image_aliases.py."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
-from urllib.parse import parse_qsl
 
 from aiohttp import web
 
 from corral.api import images as wire
 from corral.api.urls import url
-from corral.errors import CorralError, Forbidden, InvalidRequest, NotFound, NotSupported
+from corral.errors import NotFound
 from corral.server.events.model import Lifecycle
 from corral.server.host.threads import in_thread
-from corral.server.images import create, delete, formats, store, tokens
-from corral.server.images.model import Image, Wanted
-from corral.server.images.recipe import Recipe
-from corral.server.images.spool import Spool
+from corral.server.images import create, delete, formats, push, store, tokens, update
+from corral.server.images.model import Image
 from corral.server.operations.model import Operation
 from corral.server.operations.registry import Operations
-from corral.server.rest import dispatch, files, routing, uploads
+from corral.server.outbound.http import Outbound, check_url
+from corral.server.outbound.lxd import LxdServer
+from corral.server.rest import files
 from corral.server.rest.files import SentFile
 from corral.server.rest.request import Request
 from corral.server.rest.responses import Listing, WithEtag
 from corral.server.rest.routing import Access, Routes
-from corral.units import is_true
 
 routes = Routes("/1.0/images", feature="features.images")
 
@@ -76,130 +72,14 @@ async def list_images(request: Request) -> Listing[wire.Image]:
     return Listing([to_wire(image) for image in found], lambda image: _url(request, image.fingerprint))
 
 
-@routes.post("", access=Access.ANYONE)
-async def create_image(request: Request) -> Operation:
-    """Add an image: from the body (a unified file, or a form with metadata and rootfs), or as a JSON body says.
-
-    A secret of an image token is a permission for the image it names, once.
-    """
-    headers = request.raw.headers
-    fingerprint = headers.get("X-LXD-fingerprint", "")
-    operations = request.context.parts[Operations]
-    token = tokens.redeem_token(operations, request.project, fingerprint, headers.get("X-LXD-secret", ""))
-    if token is None and not request.caller.trusted:
-        raise Forbidden("not authorized")
-    if request.raw.content_type == "application/json":
-        return _create_as_told(request, await dispatch.read_body(request.raw))
-    wanted = _wanted_of_headers(headers)
-    if token is not None:
-        wanted = replace(wanted, **token.metadata.get("wanted", {}))
-    if request.raw.content_type == "multipart/form-data":
-        return await _create_from_upload(request, None, b"", wanted)
-    chunks = uploads.body_chunks(request.raw)
-    first = await anext(chunks, b"")
-    if first.lstrip()[:1] == b"{":
-        # No archive begins so: some clients send JSON without saying it.
-        return _create_as_told(request, first + await dispatch.read_body(request.raw))
-    return await _create_from_upload(request, chunks, first, wanted)
-
-
-async def _create_from_upload(request: Request, chunks: Any, first: bytes, wanted: Wanted) -> Operation:
-    spool = await Spool.make(request.context.member.images_dir)
-    try:
-        if chunks is None:
-            received = await uploads.receive_form(request.raw, spool)
-        else:
-            received = await uploads.receive_raw(chunks, first, spool)
-    except BaseException:
-        await spool.discard()
-        raise
-    wanted = replace(wanted, filename=wanted.filename or received.filename)
-    expected = request.raw.headers.get("X-LXD-fingerprint", "")
-    operation = Operation("Downloading image", request.requested_project, {})
-    return request.operation(
-        operation, lambda: create.from_upload(request.context, request.project, spool, expected, wanted)
-    )
-
-
-def _wanted_of_headers(headers: Mapping[str, str]) -> Wanted:
-    return Wanted(
-        filename=headers.get("X-LXD-filename", ""),
-        public=is_true(headers.get("X-LXD-public")),
-        properties=dict(parse_qsl(headers.get("X-LXD-properties", ""), keep_blank_values=True)),
-    )
-
-
-def _wanted_of_body(body: wire.ImagesPost) -> Wanted:
-    aliases = [(alias.name, alias.description) for alias in body.aliases or []]
-    for name, _ in aliases:
-        create.check_alias_name(name)
-    return Wanted(
-        filename=body.filename,
-        public=body.public,
-        auto_update=body.auto_update,
-        expires_at=create.parse_expiry(body.expires_at),
-        properties=body.properties or {},
-        profiles=body.profiles,
-        aliases=aliases,
-    )
-
-
-def _create_as_told(request: Request, data: bytes) -> Operation:
-    """Add an image as a JSON body describes it."""
-    if not request.caller.trusted:
-        raise Forbidden("not authorized")
-    body: wire.ImagesPost = routing.decode_body(data, wire.ImagesPost)
-    source = body.source
-    if source is None:
-        raise InvalidRequest("Invalid images JSON: there is no source")
-    wanted = _wanted_of_body(body)
-    if source.mode == "push":
-        kept = {name: getattr(wanted, name) for name in ("public", "expires_at", "properties", "aliases")}
-        return _create_token(request, source.fingerprint, {"wanted": kept})
-    if source.type == "build":
-        recipe = _recipe(source)
-        return request.start_on({}, "Building image", create.from_recipe, request.project, recipe, wanted)
-    raise _unknown_source(source)
-
-
-def _recipe(source: wire.ImagesPostSource) -> Recipe:
-    architecture = (
-        formats.architecture_name(source.architecture) if source.architecture else formats.host_architecture()
-    )
-    if architecture != formats.host_architecture():
-        raise NotSupported(f"Images are built for this machine's architecture only, {formats.host_architecture()}")
-    return Recipe(
-        os=source.os.lower(),
-        release=source.release,
-        variant=source.variant or "default",
-        architecture=architecture,
-        packages=tuple(source.packages or ()),
-        mirror=source.mirror,
-    )
-
-
-def _unknown_source(source: wire.ImagesPostSource) -> CorralError:
-    match source.type:
-        case "image":
-            wanted = source.alias or source.fingerprint
-            return NotSupported(
-                f"This server cannot copy images from other servers ({source.server or 'no server given'}: {wanted!r}):"
-                " import the image's files, or build one"
-            )
-        case "url":
-            return NotSupported("This server cannot import images from a URL: fetch the file and import it")
-        case "instance" | "container" | "virtual-machine" | "snapshot":
-            return NotSupported("This server cannot publish instances as images")
-    return InvalidRequest(f"Invalid images JSON: unknown type of source {source.type!r}")
-
-
-async def _visible(request: Request, fingerprint: str) -> Image:
-    """The image, for a caller who may see it: trusted, of a public image, or with a token's secret."""
+async def _visible(request: Request, fingerprint: str, *, spend: bool = False) -> Image:
+    """The image, for a caller who may see it: trusted, of a public image, or with a secret (spent if `spend`)."""
     image = await request.db.read(store.get_image, request.project, fingerprint)
+    redeem = tokens.redeem_token if spend else tokens.find_token
     operations = request.context.parts[Operations]
-    token = tokens.redeem_token(operations, request.project, image.fingerprint, request.query.get("secret", ""))
+    token = redeem(operations, request.project, image.fingerprint, request.query.get("secret", ""))
     if not request.caller.trusted and not image.public and token is None:
-        raise NotFound(f"Image {image.fingerprint!r} not found")
+        raise NotFound("Image not found")
     return image
 
 
@@ -241,7 +121,7 @@ async def delete_image(request: Request, fingerprint: str) -> Operation:
 @routes.get("/{fingerprint}/export", access=Access.ANYONE)
 async def export_image(request: Request, fingerprint: str) -> web.StreamResponse:
     """Download an image's file, or a form with both."""
-    image = await _visible(request, fingerprint)
+    image = await _visible(request, fingerprint, spend=request.raw.method == "GET")
     stored = formats.image_files(request.context.member.images_dir, image.fingerprint)
     sent = await in_thread(_sent_files, stored, image)
     _publish(request, "retrieved", image.fingerprint)
@@ -261,29 +141,31 @@ def _sent_files(stored: formats.ImageFiles, image: Image) -> list[SentFile]:
 
 
 @routes.post("/{fingerprint}/export")
-async def push_image(request: Request, fingerprint: str) -> Operation:
-    """Push an image to another server."""
-    await request.db.read(store.get_image, request.project, fingerprint)
-    raise NotSupported("This server cannot push images to other servers: export the image and import it there")
+async def push_image(request: Request, fingerprint: str, body: wire.ImageExportPost) -> Operation:
+    """Push an image to another server, which gave a secret for it."""
+    image = await request.db.read(store.get_image, request.project, fingerprint)
+    check_url(body.target)
+    target = LxdServer(request.context.parts[Outbound], body.target, body.certificate, body.project)
+
+    async def run() -> None:
+        await push.push_image(request.context, image, target, body.secret)
+        _publish(request, "retrieved", image.fingerprint, target=body.target)
+
+    operation = Operation("Exporting image", request.requested_project, {}, cancellable=True)
+    return request.operation(operation, run)
 
 
 @routes.post("/{fingerprint}/secret")
 async def create_secret(request: Request, fingerprint: str) -> Operation:
     """Make a secret that lets somebody without permission fetch the image once."""
     image = await request.db.read(store.get_image, request.project, fingerprint)
-    operation = _create_token(request, image.fingerprint, {})
+    operation = tokens.create_token(request.context.parts[Operations], request.project, image.fingerprint, {})
     _publish(request, "secret-created", image.fingerprint)
     return operation
 
 
-def _create_token(request: Request, fingerprint: str, metadata: dict[str, Any]) -> Operation:
-    if not fingerprint:
-        raise InvalidRequest("A fingerprint is required for a push token")
-    return tokens.create_token(request.context.parts[Operations], request.project, fingerprint, metadata)
-
-
 @routes.post("/{fingerprint}/refresh")
 async def refresh_image(request: Request, fingerprint: str) -> Operation:
-    """Have the storage pools make their copies of the image anew."""
+    """Replace the image by what its source has now, if that is newer."""
     image = await request.db.read(store.get_image, request.project, fingerprint)
-    return request.start("Refreshing image", delete.refresh_image, request.project, image.fingerprint)
+    return request.start_on({}, "Refreshing image", update.refresh_image, request.project, image.fingerprint)
