@@ -221,6 +221,7 @@ def test_a_secret_is_good_for_one_use(api: Api, image: str) -> None:
     assert (token["metadata"]["class"], token["metadata"]["description"]) == ("token", "Image download token")
     secret = token["metadata"]["metadata"]["secret"]
     assert api.get(f"/1.0/images/{image}?secret={secret}")["fingerprint"] == image
+    assert api.raw("GET", f"/1.0/images/{image}/export?secret={secret}")[0] == 200
     until(lambda: api.get(token["operation"])["status"] == "Cancelled", "the token is spent")
 
 
@@ -244,8 +245,13 @@ def test_an_image_goes_with_its_copies_in_the_pools(daemon: Daemon, api: Api) ->
 
 def test_what_cannot_be_done_says_so(api: Api) -> None:
     for source, reason in (
-        ({"type": "image", "server": "https://x.example", "alias": "debian/12"}, "cannot copy images from other"),
-        ({"type": "url", "url": "https://x.example/i"}, "cannot import images from a URL"),
+        ({"type": "image", "server": "https://127.0.0.1:1", "alias": "a"}, "Failed to reach https://127.0.0.1:1"),
+        ({"type": "image", "server": "file:///etc", "alias": "a"}, "Invalid URL 'file:///etc'"),
+        ({"type": "image", "server": "https://x", "alias": "a", "protocol": "p"}, "Unsupported protocol: p"),
+        ({"type": "image", "server": "https://x"}, "must specify one of alias or fingerprint"),
+        ({"type": "url", "url": ""}, "Missing URL"),
+        ({"type": "instance", "name": "none"}, "Instance not found"),
+        ({"type": "snapshot", "name": "none"}, "Not a snapshot"),
         ({"type": "nonsense"}, "unknown type of source 'nonsense'"),
         ({"type": "build", "os": "debian", "release": "7"}, "No recipe for Debian '7'"),
         ({"type": "build", "os": "plan9"}, "No recipe for an image of 'plan9'"),
