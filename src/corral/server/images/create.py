@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime
 
 from corral.api.urls import url
-from corral.errors import AlreadyExists, Conflict, InvalidRequest
+from corral.errors import AlreadyExists, Conflict, Forbidden, InvalidRequest
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle, format_time
@@ -15,6 +15,7 @@ from corral.server.images.model import NEVER, Image, Wanted
 from corral.server.images.recipe import Recipe
 from corral.server.images.spool import Spool
 from corral.server.operations.model import report
+from corral.server.projects import permissions
 from corral.server.rollback import Rollback
 
 _BUILDS = "image builds"
@@ -84,7 +85,7 @@ async def add_image(context: Context, image: Image, files: ImageFiles | None) ->
                     raise Conflict(f"The image {fingerprint} was deleted meanwhile: try again")
                 undo.add(in_thread, spool.remove_files, context.member.images_dir, fingerprint)
                 await in_thread(spool.store_files, files, context.member.images_dir, fingerprint)
-            await context.db.write(store.insert_image, image)
+            await context.db.write(_insert, image)
             undo.commit()
     source = url("/1.0/images", fingerprint, project=image.project)
     context.events.publish(Lifecycle("image-created", source, image.project, {"type": image.type}))
@@ -95,6 +96,13 @@ def _check_new(tx: Tx, project: str, fingerprint: str, aliases: list[str]) -> No
     if store.find_image(tx, project, fingerprint) is not None:
         raise AlreadyExists("Image with same fingerprint already exists")
     alias_store.check_free(tx, project, aliases)
+
+
+def _insert(tx: Tx, image: Image) -> None:
+    budget = permissions.image_budget(tx, image.project)
+    if budget is not None and image.size > budget:
+        raise Forbidden(f"Not enough space for image: it has {image.size} bytes, the project has {budget} left")
+    store.insert_image(tx, image)
 
 
 def compose_image(project: str, fingerprint: str, size: int, inspection: unpack.Inspection, wanted: Wanted) -> Image:

@@ -1,13 +1,13 @@
 """SQL of images."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from corral.errors import AlreadyExists, Conflict, InvalidRequest, NotFound
+from corral.errors import AlreadyExists, Conflict, NotFound
 from corral.server.db import rows
 from corral.server.db.database import Tx
 from corral.server.events.model import format_time, utc_now
-from corral.server.images import alias_store
+from corral.server.images import alias_store, applied_profiles
 from corral.server.images.model import ARCHITECTURES, NEVER, PROTOCOLS, TYPES, Image, UpdateSource
 
 _SELECT = (
@@ -53,7 +53,11 @@ def _profiles(tx: Tx, ids: Sequence[int]) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     for image, name in tx.rows(
         "SELECT ip.image_id, pr.name FROM images_profiles ip JOIN profiles pr ON pr.id = ip.profile_id"
-        f" WHERE ip.image_id IN ({rows.marks(ids)}) ORDER BY ip.rowid",
+        " JOIN images i ON i.id = ip.image_id"
+        " LEFT JOIN projects_config c ON c.project_id = i.project_id AND c.key = 'features.profiles'"
+        f" WHERE ip.image_id IN ({rows.marks(ids)}) AND pr.project_id ="
+        " CASE WHEN lower(coalesce(c.value, '')) IN ('true', '1', 'yes', 'on') THEN i.project_id ELSE 1 END"
+        " ORDER BY ip.rowid",
         *ids,
     ):
         found.setdefault(image, []).append(name)
@@ -166,7 +170,9 @@ def insert_image(tx: Tx, image: Image) -> int:
         _insert_source(tx, image_id, image.update_source)
     tx.execute("INSERT INTO images_nodes (image_id, node_id) VALUES (?, 1)", image_id)
     _write_properties(tx, image_id, image.properties)
-    _write_profiles(tx, image.project, image_id, image.profiles)
+    applied_profiles.write(tx, image_id, image.project, image.profiles)
+    if image.project == "default":
+        applied_profiles.share(tx, image_id)
     for name, description in image.aliases:
         alias_store.insert_alias(tx, image.project, name, image_id, description)
     return image_id
@@ -183,8 +189,11 @@ def _insert_source(tx: Tx, image_id: int, source: UpdateSource) -> None:
     )
 
 
-def update_image(tx: Tx, image: Image) -> None:
-    """Store what clients may change: public, auto_update, expires_at, properties and profiles."""
+def update_image(tx: Tx, image: Image, user: str = "") -> None:
+    """Store what clients may change: public, auto_update, expires_at, properties and profiles.
+
+    The profiles are those for the project `user`, where it is not the image's own that asks.
+    """
     tx.execute(
         "UPDATE images SET public = ?, auto_update = ?, expiry_date = ? WHERE id = ?",
         int(image.public),
@@ -193,8 +202,7 @@ def update_image(tx: Tx, image: Image) -> None:
         image.id,
     )
     _write_properties(tx, image.id, image.properties)
-    tx.execute("DELETE FROM images_profiles WHERE image_id = ?", image.id)
-    _write_profiles(tx, image.project, image.id, image.profiles)
+    applied_profiles.write(tx, image.id, user or image.project, image.profiles)
 
 
 def take_over(tx: Tx, image_id: int, old: Image) -> None:
@@ -231,18 +239,3 @@ def _write_properties(tx: Tx, image_id: int, properties: Mapping[str, str]) -> N
         "INSERT INTO images_properties (image_id, type, key, value) VALUES (?, 0, ?, ?)",
         [(image_id, key, value) for key, value in properties.items() if value],
     )
-
-
-def _write_profiles(tx: Tx, project: str, image_id: int, names: Iterable[str]) -> None:
-    """A project without profiles of its own uses those of the default project."""
-    for name in dict.fromkeys(names):
-        row = tx.row(
-            "SELECT pr.id FROM profiles pr JOIN projects p ON p.id = pr.project_id"
-            " WHERE pr.name = ? AND p.name IN (?, 'default') ORDER BY p.name = ? DESC",
-            name,
-            project,
-            project,
-        )
-        if row is None:
-            raise InvalidRequest(f"Profile '{name}' doesn't exist")
-        tx.execute("INSERT INTO images_profiles (image_id, profile_id) VALUES (?, ?)", image_id, row["id"])

@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from corral import architectures
@@ -14,6 +14,7 @@ from corral.server.db.database import Tx
 from corral.server.devices import registry
 from corral.server.events.model import Lifecycle, format_time, utc_now
 from corral.server.host.threads import in_thread
+from corral.server.images import applied_profiles
 from corral.server.images import store as images
 from corral.server.images.model import Image
 from corral.server.images.preferences import ServerPreferences
@@ -33,6 +34,7 @@ from corral.server.instances import (
 from corral.server.instances.image_source import RemoteOrder
 from corral.server.instances.model import Instance, InstanceType
 from corral.server.instances.store import NewInstance
+from corral.server.projects import permissions
 from corral.server.rollback import Rollback
 from corral.server.storage import volumes
 from corral.server.storage.model import Volume
@@ -74,7 +76,9 @@ def _plan(tx: Tx, preferences: ServerPreferences, project: str, body: InstancesP
         raise NotSupported('Instance type "virtual-machine" is not supported on this server')
     profiles = body.profiles
     if profiles is None:
-        profiles = list(image.profiles) if image is not None else ["default"]
+        profiles = ["default"]
+        if image is not None:
+            profiles = applied_profiles.read(tx, image.id, project) if remote is None else list(image.profiles)
     store.get_profiles(tx, project, profiles)
     name = body.name or names.generate_name(store.list_names(tx, project))
     names.check_name(name)
@@ -104,8 +108,10 @@ def _resolve_source(tx: Tx, project: str, body: InstancesPost) -> Image | None:
         return image_source.resolve(tx, project, body.source)
     if kind == "none":
         return None
-    if kind in ("copy", "migration"):
-        raise NotSupported(f"Instances cannot be made by {kind} on this server yet: use an image or an empty instance")
+    if kind == "migration":
+        raise NotSupported(
+            "Instances cannot be made by migration on this server yet: use an image, a copy or an empty instance"
+        )
     raise InvalidRequest(f"Unknown source type {kind}")
 
 
@@ -130,34 +136,69 @@ def initial_config(new: NewInstance, image: Image | None) -> dict[str, str]:
     return config
 
 
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """Where the contents of a new instance come from.
+
+    `make` makes the volume in the pool of the root disk, `discard` removes it where the making fails later. `note`
+    writes what else belongs to the instance into the transaction that finishes it.
+    """
+
+    make: Callable[[Instance, Mapping[str, str]], Awaitable[Volume]]
+    note: Callable[[Tx, Instance, Volume], None]
+    discard: Callable[[Context, Volume], Awaitable[None]] = volumes.delete
+    is_empty: bool = False
+
+
 async def create_instance(context: Context, plan: Plan) -> None:
-    """Make what was planned: a row that is pending until the volume is filled and the devices are ready."""
-    new = plan.new
-    validation.check_config(new.config, new.type)
-    validation.check_devices(new.devices, new.type, expanded=False)
+    """Make what was planned; an image of another server is fetched first."""
+    image, new = plan.image, plan.new
     if plan.remote is not None:
         image = await image_source.fetch_remote(context, plan.remote)
         _check_type(image, new.type)
-        plan = Plan(replace(new, architecture=_architecture("", image)), image)
-        new = plan.new
-    new = replace(new, config=initial_config(new, plan.image))
+        new = replace(new, architecture=_architecture("", image))
+
+    async def fill(instance: Instance, root: Mapping[str, str]) -> Volume:
+        return await _create_volume(context, instance, root, image)
+
+    def note(tx: Tx, instance: Instance, volume: Volume) -> None:
+        if image is not None:
+            store.set_config(tx, instance.id, {"volatile.apply_template": "create"})
+            images.touch_image(tx, image.id)
+
+    await make_instance(context, new, initial_config(new, image), Filling(fill, note, is_empty=image is None))
+
+
+async def make_instance(context: Context, new: NewInstance, config: Mapping[str, str], filling: Filling) -> Instance:
+    """Make an instance with a whole config: a row that is pending until its volume and devices are ready."""
+    validation.check_config(new.config, new.type)
+    validation.check_devices(new.devices, new.type, expanded=False)
     async with Rollback() as undo:
-        instance_id = await context.db.write(store.insert_instance, new)
+        instance_id = await context.db.write(_insert, new, config)
         undo.add(context.db.write, store.delete_instance, instance_id)
         async with busy.claim(context, instance_id, "create"):
             instance = await context.db.read(store.reload, instance_id)
             volatile = await _check_expanded(context, instance)
             undo.add(in_thread, delete.remove_files, context, instance)
-            volume = await _create_volume(context, instance, plan.image)
-            undo.add(volumes.delete, context, volume)
-            await in_thread(_prepare_directory, context, instance, volume, plan.image is None)
+            _, root = registry.find_root_disk(instance.expanded_devices)
+            volume = await filling.make(instance, root)
+            undo.add(filling.discard, context, volume)
+            await in_thread(_prepare_directory, context, instance, volume, filling.is_empty)
             undo.add(attach.remove_all, context, instance)
-            instance = await context.db.write(_finish, instance_id, volatile, plan.image)
+            instance = await context.db.write(_finish, instance, volatile, volume, filling)
             await backup_file.write(context, instance, volume)
             undo.commit()
     details = {"type": instance.type.value, "storage-pool": volume.pool.name}
     source = url("/1.0/instances", instance.name, project=instance.project)
     context.events.publish(Lifecycle("instance-created", source, instance.project, context=details))
+    return instance
+
+
+def _insert(tx: Tx, new: NewInstance, config: Mapping[str, str]) -> int:
+    permissions.check_volatile(tx, new.project, new.type.value, new.name, new.config, {})
+    instance_id = store.insert_instance(tx, replace(new, config=config))
+    permissions.check(tx, new.project, "instance creation")
+    return instance_id
 
 
 async def _check_expanded(context: Context, instance: Instance) -> dict[str, str | None]:
@@ -178,15 +219,17 @@ async def _check_expanded(context: Context, instance: Instance) -> dict[str, str
     return volatile
 
 
-async def _create_volume(context: Context, instance: Instance, image: Image | None) -> Volume:
-    _, root = registry.find_root_disk(instance.expanded_devices)
-    kind = root_volume.volume_type(instance.type)
-    config: Mapping[str, str] = {"size": root["size"]} if root.get("size") else {}
-    where = (root["pool"], instance.project, instance.name, kind)
+async def _create_volume(context: Context, instance: Instance, root: Mapping[str, str], image: Image | None) -> Volume:
+    where = (root["pool"], instance.project, instance.name, root_volume.volume_type(instance.type))
     if image is None:
-        return await volumes.create_empty(context, *where, config)
+        return await volumes.create_empty(context, *where, size_of(root))
     source = image_source.volume_source(context, image.fingerprint)
-    return await volumes.create_from_image(context, *where, source, config)
+    return await volumes.create_from_image(context, *where, source, size_of(root))
+
+
+def size_of(root: Mapping[str, str]) -> dict[str, str]:
+    """The limit of a root disk as a volume's config."""
+    return {"size": root["size"]} if root.get("size") else {}
 
 
 def _prepare_directory(context: Context, instance: Instance, volume: Volume, empty: bool) -> None:
@@ -197,10 +240,9 @@ def _prepare_directory(context: Context, instance: Instance, volume: Volume, emp
     root_volume.make_link(context.member, instance, directory)
 
 
-def _finish(tx: Tx, instance_id: int, volatile: Mapping[str, str | None], image: Image | None) -> Instance:
-    values = dict(volatile)
-    if image is not None:
-        values["volatile.apply_template"] = "create"
-        images.touch_image(tx, image.id)
-    store.set_config(tx, instance_id, values)
-    return store.finish_instance(tx, instance_id)
+def _finish(
+    tx: Tx, instance: Instance, volatile: Mapping[str, str | None], volume: Volume, filling: Filling
+) -> Instance:
+    store.set_config(tx, instance.id, volatile)
+    filling.note(tx, instance, volume)
+    return store.finish_instance(tx, instance.id)

@@ -23,20 +23,20 @@ PENDING = "rename "
 """The pending mark's beginning; the new name follows."""
 
 
-async def rename_instance(context: Context, project: str, name: str, new_name: str) -> None:
-    """Give a stopped instance another name."""
+async def rename_instance(context: Context, project: str, name: str, new_name: str, *, templates: bool = True) -> None:
+    """Give a stopped instance another name; its templates for renamed ones are applied at the next start."""
     names.check_name(new_name)
     instance = await context.db.read(store.get_instance, project, name)
     async with busy.claim(context, instance.id, "rename", ()):
         instance = await context.db.read(store.reload, instance.id)
         if running.find(context, instance) is not None:
             raise InvalidRequest("Renaming of running container not allowed")
-        renamed = await finish(_rename(context, instance, new_name))
+        renamed = await finish(_rename(context, instance, new_name, templates=templates))
     source = url("/1.0/instances", renamed.name, project=project)
     context.events.publish(Lifecycle("instance-renamed", source, project, context={"old_name": name}))
 
 
-async def _rename(context: Context, instance: Instance, new_name: str) -> Instance:
+async def _rename(context: Context, instance: Instance, new_name: str, *, templates: bool) -> Instance:
     files.release(context, instance.id)
     await context.db.write(_begin, instance, new_name)
     volume = await root_volume.find(context, instance)
@@ -46,7 +46,7 @@ async def _rename(context: Context, instance: Instance, new_name: str) -> Instan
     except BaseException:
         await context.db.write(store.mark_pending, instance.id, "")
         raise
-    return await _finish(context, instance, new_name)
+    return await _finish(context, instance, new_name, templates=templates)
 
 
 def _begin(tx: Tx, instance: Instance, new_name: str) -> None:
@@ -55,7 +55,7 @@ def _begin(tx: Tx, instance: Instance, new_name: str) -> None:
     store.mark_pending(tx, instance.id, PENDING + new_name)
 
 
-async def _finish(context: Context, instance: Instance, new_name: str) -> Instance:
+async def _finish(context: Context, instance: Instance, new_name: str, *, templates: bool = True) -> Instance:
     await attach.remove_all(context, instance)
     renamed = replace(instance, name=new_name)
     await in_thread(_move_files, context, instance, renamed)
@@ -63,8 +63,10 @@ async def _finish(context: Context, instance: Instance, new_name: str) -> Instan
     def write(tx: Tx) -> Instance:
         store.rename_instance(tx, instance, new_name)
         # A new name is a new machine for cloud-init.
-        values: dict[str, str | None] = {"volatile.cloud-init.instance-id": str(uuid.uuid4())}
-        if instance.config.get("volatile.base_image"):
+        values: dict[str, str | None] = {}
+        if templates:
+            values["volatile.cloud-init.instance-id"] = str(uuid.uuid4())
+        if templates and instance.config.get("volatile.base_image"):
             values["volatile.apply_template"] = instance.config.get("volatile.apply_template") or "rename"
         store.set_config(tx, instance.id, values)
         return store.finish_instance(tx, instance.id)

@@ -20,6 +20,7 @@ from corral.server.instances import (
 )
 from corral.server.instances.model import Instance, Snapshot
 from corral.server.instances.snapshot_store import NewSnapshot
+from corral.server.projects import permissions
 from corral.server.rollback import Rollback, finish
 from corral.server.storage import snapshots as volume_snapshots
 
@@ -104,8 +105,11 @@ async def restore_instance(context: Context, project: str, name: str, wanted: st
             await stop.end(context, instance, container, timeout_s=0)
             instance = await context.db.read(store.reload, instance.id)
         volume = await root_volume.get(context, instance)
-        await volume_snapshots.restore_snapshot(context, volume, snapshot.name)
-        await context.db.write(_take_over, instance, snapshot)
+        async with Rollback() as undo:
+            await context.db.write(_take_over, instance, snapshot)
+            undo.add(context.db.write, store.update_instance, instance, update_of(instance))
+            await volume_snapshots.restore_snapshot(context, volume, snapshot.name)
+            undo.commit()
         restored = await context.db.read(store.reload, instance.id)
         await backup_file.write(context, restored)
         if container is not None:
@@ -125,6 +129,19 @@ def _take_over(tx: Tx, instance: Instance, snapshot: Snapshot) -> None:
         instance.profiles,
     )
     store.update_instance(tx, instance, change)
+    permissions.check(tx, instance.project, "instance update")
+
+
+def update_of(instance: Instance) -> store.Change:
+    """The change that makes an instance's record what it is in memory."""
+    return store.Change(
+        instance.architecture,
+        instance.description,
+        instance.ephemeral,
+        instance.config,
+        instance.devices,
+        instance.profiles,
+    )
 
 
 _KEPT = frozenset({"volatile.uuid", "volatile.last_state.power"})

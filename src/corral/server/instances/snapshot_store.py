@@ -9,6 +9,7 @@ from corral.server.db import rows
 from corral.server.db.database import Tx
 from corral.server.instances import store
 from corral.server.instances.model import Instance, Snapshot
+from corral.server.projects import permissions
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class NewSnapshot:
 
 def insert_snapshot(tx: Tx, instance: Instance, new: NewSnapshot) -> int:
     """Insert a snapshot that is still being made, with the instance's present configuration."""
+    permissions.check_snapshots(tx, instance.project)
     try:
         snapshot_id = tx.execute(
             "INSERT INTO instances_snapshots (instance_id, name, creation_date, stateful, description, expiry_date,"
@@ -39,6 +41,22 @@ def insert_snapshot(tx: Tx, instance: Instance, new: NewSnapshot) -> int:
     rows.write_config(tx, "instances_snapshots_config", "instance_snapshot_id", snapshot_id, instance.config)
     rows.write_devices(tx, "instances_snapshot", snapshot_id, instance.devices)
     return snapshot_id
+
+
+def insert_copy(tx: Tx, instance_id: int, volume_id: int, snapshot: Snapshot) -> None:
+    """Give an instance a whole snapshot that is like one of another instance."""
+    snapshot_id = tx.execute(
+        "INSERT INTO instances_snapshots (instance_id, name, creation_date, stateful, description, expiry_date,"
+        " pending) VALUES (?, ?, ?, 0, ?, ?, 'create')",
+        instance_id,
+        snapshot.name,
+        snapshot.created_at,
+        snapshot.description,
+        None if snapshot.expires_at.startswith("0001-") else snapshot.expires_at,
+    )
+    rows.write_config(tx, "instances_snapshots_config", "instance_snapshot_id", snapshot_id, snapshot.config)
+    rows.write_devices(tx, "instances_snapshot", snapshot_id, snapshot.devices)
+    finish_snapshot(tx, snapshot_id, volume_id)
 
 
 def finish_snapshot(tx: Tx, snapshot_id: int, volume_id: int) -> None:

@@ -31,6 +31,7 @@ from corral.server.instances import (
 )
 from corral.server.instances.model import Instance
 from corral.server.instances.store import Change
+from corral.server.projects import permissions
 from corral.server.rollback import Rollback
 from corral.server.storage import volumes
 
@@ -49,6 +50,7 @@ async def update_instance(context: Context, project: str, name: str, body: Insta
         validation.check_config(change.config, instance.type)
         validation.check_devices(change.devices, instance.type, expanded=False)
         wanted = await context.db.read(_preview, instance, change)
+        await context.db.read(_check_volatile, instance, change)
         await _apply(context, instance, wanted, change)
     start.publish(context, instance, "instance-updated")
 
@@ -90,6 +92,17 @@ def _preview(tx: Tx, instance: Instance, change: Change) -> Instance:
         expanded_config=expand.expand_config(profiles, change.config),
         expanded_devices=expand.expand_devices(profiles, change.devices),
     )
+
+
+def _check_volatile(tx: Tx, instance: Instance, change: Change) -> None:
+    kind = instance.type.value
+    permissions.check_volatile(tx, instance.project, kind, instance.name, change.config, instance.config)
+
+
+def _write(tx: Tx, old: Instance, change: Change) -> Instance:
+    updated = store.update_instance(tx, old, change)
+    permissions.check(tx, old.project, "instance update")
+    return updated
 
 
 def check_change(old: Instance, new: Instance) -> None:
@@ -169,7 +182,7 @@ async def _apply(context: Context, old: Instance, new: Instance, change: Change)
     async with Rollback() as undo:
         config.update(await _apply_devices(context, old, new, changes, undo))
         updated = await context.db.write(
-            store.update_instance,
+            _write,
             old,
             Change(change.architecture, change.description, change.ephemeral, config, change.devices, change.profiles),
         )
@@ -285,6 +298,7 @@ async def apply_profile(context: Context, project: str, profile: str, write: Cal
         for old in before:
             facts.check_privilege(context.member.product, after[old.id].expanded_config)
             _check_root_disk(old, after[old.id])
+        permissions.check_profile(tx, project)
         return [(old, after[old.id]) for old in before]
 
     pairs = await context.db.write(change)

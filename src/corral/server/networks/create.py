@@ -16,9 +16,10 @@ from corral.server.keys import Config
 from corral.server.networks import keys, reservations, store
 from corral.server.networks.addresses import Subnet, parse_subnet
 from corral.server.networks.guard import Guard
-from corral.server.networks.model import NetworkStatus, NetworkType
+from corral.server.networks.model import Network, NetworkStatus, NetworkType
 from corral.server.networks.registry import driver_of, parse_type
 from corral.server.networks.site import site_of
+from corral.server.projects import permissions
 from corral.server.rollback import Rollback
 
 _random = random.SystemRandom()
@@ -44,7 +45,7 @@ async def create_network(context: Context, project: str, body: NetworksPost) -> 
         await driver.check_free(name, config)
         await context.db.read(check_parent_unused, name, kind, config)
         async with Rollback() as undo:
-            network = await context.db.write(store.insert_network, project, name, kind, body.description, config)
+            network = await context.db.write(_insert, project, name, kind, body.description, config)
             undo.add(context.db.write, store.delete_network, network.id)
             undo.add(in_thread, shutil.rmtree, site.directory(name), ignore_errors=True)
             undo.add(driver.stop, site, network)
@@ -54,6 +55,12 @@ async def create_network(context: Context, project: str, body: NetworksPost) -> 
             undo.commit()
         context.parts[Guard].watch(network)
     context.events.publish(Lifecycle("network-created", url("/1.0/networks", name, project=project), project))
+
+
+def _insert(tx: Tx, project: str, name: str, kind: NetworkType, description: str, config: Mapping[str, str]) -> Network:
+    network = store.insert_network(tx, project, name, kind, description, config)
+    permissions.check_networks(tx, project)
+    return network
 
 
 async def list_taken_subnets(context: Context) -> list[Subnet]:

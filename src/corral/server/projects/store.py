@@ -46,6 +46,8 @@ def insert_project(tx: Tx, name: str, description: str, config: Mapping[str, str
     rows.write_config(tx, "projects_config", "project_id", project, config)
     if is_true(config.get("features.profiles")):
         _insert_default_profile(tx, project, name)
+        if not is_true(config.get("features.images")):
+            _apply_default_profile(tx, project)
 
 
 def update_project(tx: Tx, name: str, description: str, config: Mapping[str, str]) -> None:
@@ -58,6 +60,9 @@ def update_project(tx: Tx, name: str, description: str, config: Mapping[str, str
         _insert_default_profile(tx, before.id, name)
     elif had and not has:
         tx.execute("DELETE FROM profiles WHERE project_id = ? AND name = 'default'", before.id)
+    shared = not is_true(config.get("features.images"))
+    if has and shared and (not had or is_true(before.config.get("features.images"))):
+        _apply_default_profile(tx, before.id)
 
 
 def _insert_default_profile(tx: Tx, project: int, name: str) -> None:
@@ -65,6 +70,15 @@ def _insert_default_profile(tx: Tx, project: int, name: str) -> None:
         "INSERT INTO profiles (project_id, name, description) VALUES (?, 'default', ?)",
         project,
         f"Default LXD profile for project {name}",
+    )
+
+
+def _apply_default_profile(tx: Tx, project: int) -> None:
+    """Let the images that a project uses from the default one bring the project's own default profile."""
+    tx.execute(
+        "INSERT OR IGNORE INTO images_profiles (image_id, profile_id) SELECT i.id, pr.id FROM images i, profiles pr"
+        " WHERE i.project_id = 1 AND pr.project_id = ? AND pr.name = 'default'",
+        project,
     )
 
 

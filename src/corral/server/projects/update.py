@@ -6,7 +6,7 @@ from corral.errors import InvalidRequest
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle
-from corral.server.projects import keys, store
+from corral.server.projects import keys, permissions, store
 from corral.units import is_true
 
 
@@ -26,4 +26,5 @@ def _update(tx: Tx, name: str, description: str, config: dict[str, str]) -> None
         verb = "disabled" if was_on else "enabled"
         raise InvalidRequest(f'Project feature "{features[0]}" cannot be {verb} on non-empty projects')
     keys.validate(config)
+    permissions.check_new_config(tx, project, {key: text for key, text in config.items() if text})
     store.update_project(tx, name, description, config)

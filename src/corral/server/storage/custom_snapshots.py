@@ -7,6 +7,7 @@ from corral.api.urls import url
 from corral.errors import InvalidRequest
 from corral.server.context import Context
 from corral.server.events.model import Lifecycle
+from corral.server.projects import permissions
 from corral.server.rollback import Rollback
 from corral.server.storage import keys, pools, snapshot_store, snapshots, volumes
 from corral.server.storage.keys import quoted
@@ -29,6 +30,7 @@ async def create(context: Context, volume: Volume, name: str, expires_at: dateti
     pools.check_usable(context, volume.pool)
     expiry = format_expiry(expires_at) if expires_at else _default_expiry(volume)
     async with context.locks.hold("volume", volume.id), Rollback() as undo:
+        await context.db.read(permissions.check_snapshots, volume.project)
         snapshot = await context.db.write(snapshot_store.insert_snapshot, volume, name, expiry)
         undo.add(context.db.write, snapshot_store.delete_snapshot, snapshot.id)
         await snapshots.create_snapshot(context, volume, snapshot.name)

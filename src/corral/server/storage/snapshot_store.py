@@ -91,6 +91,20 @@ def insert_snapshot(tx: Tx, volume: Volume, name: str, expires_at: str | None) -
     return next(snapshot for snapshot in _list(tx, [volume]) if snapshot.id == snapshot_id)
 
 
+def insert_copy(tx: Tx, volume: Volume, snapshot: VolumeSnapshot) -> None:
+    """Give a volume a whole snapshot that is like one of another volume."""
+    snapshot_id = tx.execute(
+        "INSERT INTO storage_volumes_snapshots (storage_volume_id, name, description, expiry_date, creation_date)"
+        " VALUES (?, ?, ?, ?, ?)",
+        volume.id,
+        snapshot.name,
+        snapshot.description,
+        snapshot.expires_at,
+        snapshot.created_at,
+    )
+    write_config(tx, "storage_volumes_snapshots_config", "storage_volume_snapshot_id", snapshot_id, snapshot.config)
+
+
 def _check_free(tx: Tx, volume: Volume, name: str) -> None:
     if any(snapshot.name == name for snapshot in _list(tx, [volume])):
         raise AlreadyExists(f"Snapshot {quoted(name)} already in use")

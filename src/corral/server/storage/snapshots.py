@@ -18,8 +18,8 @@ async def create_snapshot(context: Context, volume: Volume, snapshot: str) -> Pa
     target = model.snapshot_path(volumes.path(context.member, volume), snapshot)
     driver = open_driver(context.member, volume.pool)
     async with Rollback() as undo, pools.explain_full(context, volume.pool):
-        await in_thread(_make_snapshots_directory, target.parent)
-        undo.add(_remove_empty, target.parent)
+        await in_thread(make_directory, target.parent)
+        undo.add(remove_empty, target.parent)
         undo.add(driver.delete_volume, StoredVolume(0, volume.type, target))
         await driver.create_snapshot(volumes.stored(context.member, volume), target)
         undo.commit()
@@ -31,7 +31,7 @@ async def delete_snapshot(context: Context, volume: Volume, snapshot: str) -> No
     pools.check_usable(context, volume.pool)
     target = model.snapshot_path(volumes.path(context.member, volume), snapshot)
     await open_driver(context.member, volume.pool).delete_volume(StoredVolume(0, volume.type, target))
-    await in_thread(_remove_empty, target.parent)
+    await in_thread(remove_empty, target.parent)
 
 
 async def rename_snapshot(context: Context, volume: Volume, name: str, new_name: str) -> None:
@@ -60,11 +60,13 @@ async def restore_snapshot(context: Context, volume: Volume, snapshot: str, size
     await driver.delete_volume(old)
 
 
-def _make_snapshots_directory(directory: Path) -> None:
+def make_directory(directory: Path) -> None:
+    """Make the directory of a volume's snapshots. Repeatable."""
     with contextlib.suppress(FileExistsError):
         directory.mkdir(0o700)
 
 
-def _remove_empty(directory: Path) -> None:
+def remove_empty(directory: Path) -> None:
+    """Remove the directory of a volume's snapshots where it has none. Repeatable."""
     with contextlib.suppress(OSError):
         directory.rmdir()

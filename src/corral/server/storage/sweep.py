@@ -7,7 +7,7 @@ from pathlib import Path
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.host.threads import in_thread
-from corral.server.storage import model, snapshot_store, store
+from corral.server.storage import copies, model, snapshot_store, store, volumes
 from corral.server.storage.driver import StorageDriver, StoredVolume
 from corral.server.storage.model import FORMER, PARTIAL, Pool, VolumeSnapshot, VolumeType
 from corral.server.storage.registry import open_driver
@@ -20,8 +20,9 @@ async def sweep_pool(context: Context, pool: Pool) -> None:
     driver = open_driver(context.member, pool)
     for volume in await context.db.read(store.list_pending, pool):
         log.warning("Removing volume %s of storage pool %s: its %s did not end", volume.name, pool.name, volume.pending)
-        path = model.volume_path(context.member, pool.name, volume.type, volume.storage_name)
-        await driver.delete_volume(StoredVolume(volume.id, volume.type, path))
+        # A copy's snapshots are made before the volume is whole.
+        await copies.remove_snapshots(driver, volumes.stored(context.member, volume))
+        await driver.delete_volume(volumes.stored(context.member, volume))
         await context.db.write(store.delete_volume, volume.id)
     for snapshot in await context.db.read(_pending_snapshots, pool):
         log.warning(

@@ -7,8 +7,10 @@ from pathlib import Path
 from corral.api.urls import url
 from corral.errors import CommandFailed, InvalidRequest
 from corral.server.context import Context, Member
+from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle
 from corral.server.host.threads import in_thread
+from corral.server.projects import permissions
 from corral.server.rollback import Rollback
 from corral.server.storage import keys, model, pools, store
 from corral.server.storage.driver import CountsTogether, ReclaimsSpace, SealsVolumes, StorageDriver, StoredVolume
@@ -26,7 +28,7 @@ def stored(member: Member, volume: Volume) -> StoredVolume:
     return StoredVolume(volume.id, volume.type, path(member, volume))
 
 
-def _draft(
+def draft(
     pool: Pool, project: str, name: str, kind: VolumeType, config: Mapping[str, str], description: str = ""
 ) -> Volume:
     """A volume to insert: validated, with the pool's defaults. The size of an instance stays with its root disk."""
@@ -50,11 +52,11 @@ async def create_from_image(  # noqa: PLR0913  (the shape that instances were pr
     A `size` in `config` is the limit of the volume (an instance's root disk has it); it is not stored for instances.
     """
     pool = await pools.get_usable(context, pool_name)
-    draft = _draft(pool, project, name, type, config or {})
+    planned = draft(pool, project, name, type, config or {})
     size = keys.quota_of(config or {}, pool.config, type)
     driver = open_driver(context.member, pool)
     async with Rollback() as undo, pools.explain_full(context, pool):
-        volume = await context.db.write(store.insert_volume, draft)
+        volume = await context.db.write(store.insert_volume, planned)
         undo.add(context.db.write, store.delete_volume, volume.id)
         undo.add(driver.delete_volume, stored(context.member, volume))
         await _clone_image(context, image, volume, size)
@@ -87,10 +89,10 @@ async def _ensure_image(context: Context, driver: StorageDriver, pool: Pool, ima
             return found
         # Half of an image, or one whose directory somebody removed: forget the row and unpack again.
         await context.db.write(store.delete_volume, found.id)
-    draft = Volume(0, pool, "default", image.fingerprint, VolumeType.IMAGE, pending="create")
-    final = path(context.member, draft)
+    planned = Volume(0, pool, "default", image.fingerprint, VolumeType.IMAGE, pending="create")
+    final = path(context.member, planned)
     async with Rollback() as undo:
-        volume = await context.db.write(store.insert_volume, draft)
+        volume = await context.db.write(store.insert_volume, planned)
         undo.add(context.db.write, store.delete_volume, volume.id)
         # What has the final name without a row is of a database that is gone; it may be half of an image.
         await driver.delete_volume(StoredVolume(volume.id, VolumeType.IMAGE, final))
@@ -134,17 +136,31 @@ async def create_empty(  # noqa: PLR0913  (the shape that instances were promise
 ) -> Volume:
     """Make an empty volume."""
     pool = await pools.get_usable(context, pool_name)
-    draft = _draft(pool, project, name, type, config or {}, description)
+    planned = draft(pool, project, name, type, config or {}, description)
     size = keys.quota_of(config or {}, pool.config, type)
     driver = open_driver(context.member, pool)
     async with Rollback() as undo, pools.explain_full(context, pool):
-        volume = await context.db.write(store.insert_volume, draft)
+        volume = await context.db.write(insert, planned)
         undo.add(context.db.write, store.delete_volume, volume.id)
         undo.add(driver.delete_volume, stored(context.member, volume))
         await driver.create_volume(stored(context.member, volume), size)
         await context.db.write(store.mark_volume, volume.id, "")
         undo.commit()
     return replace(volume, pending="")
+
+
+def insert(tx: Tx, planned: Volume) -> Volume:
+    """Add a volume in the making, as far as its project's limits allow."""
+    volume = store.insert_volume(tx, planned)
+    if planned.type is VolumeType.CUSTOM:
+        permissions.check_volumes(tx, planned.project, "volume creation")
+    return volume
+
+
+def _update(tx: Tx, volume: Volume, description: str, config: Mapping[str, str]) -> None:
+    store.update_volume(tx, volume.id, description, config)
+    if volume.type is VolumeType.CUSTOM:
+        permissions.check_volumes(tx, volume.project, "volume update")
 
 
 async def get(context: Context, pool_name: str, project: str, name: str, type: VolumeType) -> Volume:
@@ -268,9 +284,12 @@ async def update(context: Context, volume: Volume, description: str, config: Map
     if volume.type is VolumeType.IMAGE and changed:
         raise InvalidRequest("Volume config is not editable")
     keys.validate_volume(wanted, volume.name, volume.type, volume.content_type)
-    if "size" in changed:
-        await resize(context, volume, keys.quota_of(wanted, {}, volume.type))
-    await context.db.write(store.update_volume, volume.id, description, wanted)
+    async with Rollback() as undo:
+        await context.db.write(_update, volume, description, wanted)
+        undo.add(context.db.write, store.update_volume, volume.id, volume.description, volume.config)
+        if "size" in changed:
+            await resize(context, volume, keys.quota_of(wanted, {}, volume.type))
+        undo.commit()
     context.events.publish(Lifecycle("storage-volume-updated", url_of(volume), volume.project))
 
 

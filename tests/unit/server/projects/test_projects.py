@@ -73,7 +73,7 @@ async def test_a_project_in_use_stays(context: Context) -> None:
         await update.update_project(context, "p", "", {})
     with pytest.raises(InvalidRequest, match=r'"features.images" cannot be enabled'):
         await update.update_project(context, "p", "", {"features.profiles": "true", "features.images": "true"})
-    await update.update_project(context, "p", "new", {"features.profiles": "true", "limits.cpu": "3"})
+    await update.update_project(context, "p", "new", {"features.profiles": "true", "limits.containers": "3"})
     assert (await context.db.read(store.get_project, "p")).description == "new"
 
 
@@ -104,7 +104,7 @@ async def test_usage(context: Context) -> None:
     assert found["containers"] == (5, 2)
     assert found["virtual-machines"] == (-1, 1)
     assert found["instances"] == (-1, 3)
-    assert found["cpu"] == (-1, 7)
+    assert found["cpu"] == (-1, 4)
     assert found["memory"] == (2**30, 200 * 2**20)
     assert found["processes"] == (-1, 10)
     assert found["disk"] == (-1, 0)

@@ -9,7 +9,7 @@ from corral.api.urls import url
 from corral.errors import NotFound
 from corral.server.events.model import Lifecycle
 from corral.server.host.threads import in_thread
-from corral.server.images import create, delete, formats, push, store, tokens, update
+from corral.server.images import applied_profiles, create, delete, formats, push, store, tokens, update
 from corral.server.images.model import Image
 from corral.server.operations.model import Operation
 from corral.server.operations.registry import Operations
@@ -86,7 +86,10 @@ async def _visible(request: Request, fingerprint: str, *, spend: bool = False) -
 @routes.get("/{fingerprint}", put=wire.ImagePut, access=Access.ANYONE)
 async def get_image(request: Request, fingerprint: str) -> WithEtag[wire.Image]:
     """Get an image by its fingerprint or the beginning of it."""
-    image = to_wire(await _visible(request, fingerprint))
+    found = await _visible(request, fingerprint)
+    image = to_wire(found)
+    if request.requested_project != found.project:
+        image.profiles = await request.db.read(applied_profiles.read, found.id, request.requested_project)
     return WithEtag(image, [image.public, image.auto_update, image.properties])
 
 
@@ -102,7 +105,7 @@ async def update_image(request: Request, fingerprint: str, body: wire.ImagePut) 
         properties=body.properties or {},
         profiles=body.profiles if body.profiles is not None else ["default"],
     )
-    await request.db.write(store.update_image, changed)
+    await request.db.write(store.update_image, changed, request.requested_project)
     _publish(request, "updated", image.fingerprint)
 
 

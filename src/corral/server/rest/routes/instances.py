@@ -5,9 +5,10 @@ import msgspec
 from corral.api import instances as wire
 from corral.api.instances import InstancePatch, InstancePost, InstancePut, InstancesPost, InstancesPut
 from corral.api.urls import url
-from corral.errors import InvalidRequest, NotFound, NotSupported
+from corral.errors import Forbidden, InvalidRequest, NotFound, NotSupported
 from corral.server.instances import (
     bulk,
+    copy,
     create,
     delete,
     names,
@@ -80,10 +81,22 @@ async def create_instance(request: Request, body: InstancesPost) -> Operation:
     kind = kind_of(request)
     if not body.type and kind is not None:
         body.type = kind.value
+    if body.source.type == "copy":
+        return await _copy_instance(request, body)
     plan = await create.plan_instance(request.context, request.project, body)
     container = plan.new.type is InstanceType.CONTAINER
     return request.start_on(
         resources(request, plan.new.name, container=container), "Creating instance", create.create_instance, plan
+    )
+
+
+async def _copy_instance(request: Request, body: InstancesPost) -> Operation:
+    if not request.caller.may_see(body.source.project or request.project):
+        raise Forbidden("not authorized")
+    plan = await copy.plan_copy(request.context, request.project, body)
+    container = plan.source.is_container
+    return request.start_on(
+        resources(request, plan.new.name, container=container), "Creating instance", copy.copy_instance, plan
     )
 
 
@@ -150,8 +163,10 @@ def merge(instance: Instance, patch: InstancePatch) -> InstancePut:
 async def rename_instance(request: Request, name: str, body: InstancePost) -> Operation:
     """Rename an instance."""
     instance = await load(request, name)
-    if body.migration or body.pool or body.project or request.query.get("target"):
-        raise NotSupported("Instances cannot be moved to another server, pool or project by this server yet")
+    if body.migration and (body.pool or body.project):
+        return _move_instance(request, instance, body)
+    if body.migration or request.query.get("target"):
+        raise NotSupported("Instances cannot be moved to another server by this server yet")
     if not body.name:
         raise InvalidRequest("Missing the new name")
     names.check_name(body.name)
@@ -162,6 +177,24 @@ async def rename_instance(request: Request, name: str, body: InstancePost) -> Op
         request.project,
         name,
         body.name,
+    )
+
+
+def _move_instance(request: Request, instance: Instance, body: InstancePost) -> Operation:
+    if body.name:
+        names.check_name(body.name)
+    if body.project and not request.caller.may_see(body.project):
+        raise Forbidden("not authorized")
+    if body.target is not None:
+        raise NotSupported("Instances cannot be moved to another server by this server yet")
+    alone = body.instance_only or body.container_only
+    return request.start_on(
+        resources(request, instance.name, container=instance.is_container),
+        "Migrating instance",
+        copy.move_instance,
+        request.project,
+        instance.name,
+        copy.Move(body.name, body.project, body.pool, alone),
     )
 
 

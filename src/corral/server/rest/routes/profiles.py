@@ -8,6 +8,7 @@ from corral.server.events.model import Lifecycle
 from corral.server.instances import update, validation
 from corral.server.profiles import store
 from corral.server.profiles.model import Profile, check_name
+from corral.server.projects import permissions
 from corral.server.rest.request import Request
 from corral.server.rest.responses import Created, Listing
 from corral.server.rest.routing import Routes
@@ -51,9 +52,12 @@ async def create_profile(request: Request, body: wire.ProfilesPost) -> Created:
     """Create a profile."""
     check_name(body.name)
     _check(body)
-    await request.db.write(
-        store.insert_profile, request.project, body.name, body.description, body.config, body.devices
-    )
+
+    def write(tx: Tx) -> None:
+        store.insert_profile(tx, request.project, body.name, body.description, body.config, body.devices)
+        permissions.check_profile(tx, request.project)
+
+    await request.db.write(write)
     _publish(request, "created", body.name)
     return Created(_url(request, body.name), None)
 

@@ -4,16 +4,18 @@ from corral.api.storage import (
     StorageVolume,
     StorageVolumePost,
     StorageVolumePut,
+    StorageVolumeSource,
     StorageVolumesPost,
     StorageVolumeState,
     StorageVolumeStateUsage,
 )
 from corral.api.urls import url
-from corral.errors import InvalidRequest, NotSupported
+from corral.errors import Forbidden, InvalidRequest, NotSupported
+from corral.server.operations.model import Operation
 from corral.server.rest.request import Request
 from corral.server.rest.responses import Created, Listing
 from corral.server.rest.routing import Routes
-from corral.server.storage import custom, custom_snapshots, scope, store, volumes
+from corral.server.storage import custom, custom_copies, custom_snapshots, scope, store, volumes
 from corral.server.storage.keys import quoted
 from corral.server.storage.model import ContentType, Volume, VolumeType
 
@@ -67,33 +69,58 @@ async def list_volumes_of_type(request: Request, pool: str, type: str) -> Listin
 
 
 @routes.post("")
-async def create_volume(request: Request, pool: str, body: StorageVolumesPost) -> None:
+async def create_volume(request: Request, pool: str, body: StorageVolumesPost) -> Operation | None:
     """Create a custom volume; its type is in the body."""
     if not body.name:
         raise InvalidRequest("No name provided")
     if not body.type:
         raise InvalidRequest("You must provide a storage volume type of the storage volume")
-    await _create(request, pool, body.type, body)
+    return await _create(request, pool, body.type, body)
 
 
 @routes.post("/{type}")
-async def create_volume_of_type(request: Request, pool: str, type: str, body: StorageVolumesPost) -> None:
+async def create_volume_of_type(request: Request, pool: str, type: str, body: StorageVolumesPost) -> Operation | None:
     """Create a custom volume."""
-    await _create(request, pool, type, body)
+    return await _create(request, pool, type, body)
 
 
-async def _create(request: Request, pool: str, type: str, body: StorageVolumesPost) -> None:
+async def _create(request: Request, pool: str, type: str, body: StorageVolumesPost) -> Operation | None:
     custom.validate_name(body.name)
     if type != VolumeType.CUSTOM.value:
         raise InvalidRequest(f"Currently not allowed to create storage volumes of type {quoted(type)}")
+    if body.source is not None and body.source.type == "copy":
+        return await _copy(request, pool, body, body.source)
     if body.source is not None and body.source.type:
-        raise NotSupported("Copying and migrating storage volumes is not supported yet: create an empty one")
+        raise NotSupported("Migrating storage volumes is not supported yet: create an empty one, or copy one")
     if body.content_type not in ("", ContentType.FILESYSTEM.value):
         if body.content_type != ContentType.BLOCK.value:
             raise InvalidRequest("Invalid volume content type name")
         raise NotSupported("Custom volumes of the content type block are not supported yet: use filesystem")
     project = await request.db.read(scope.project_of, request.requested_project, VolumeType.CUSTOM)
     await custom.create(request.context, pool, project, body.name, body.config or {}, body.description)
+    return None
+
+
+async def _copy(request: Request, pool: str, body: StorageVolumesPost, source: StorageVolumeSource) -> Operation:
+    owner = source.project or request.requested_project
+    if not request.caller.may_see(owner):
+        raise Forbidden("not authorized")
+    if source.refresh:
+        raise NotSupported("Refreshing a storage volume from another is not supported yet")
+    custom_type = VolumeType.CUSTOM
+    volume = await request.db.read(scope.get_volume, source.pool or pool, owner, custom_type, source.name)
+    project = await request.db.read(scope.project_of, request.requested_project, custom_type)
+    return request.start(
+        "Copying storage volume",
+        custom_copies.copy,
+        volume,
+        pool,
+        project,
+        body.name,
+        volume_only=source.volume_only,
+        config=body.config,
+        description=body.description,
+    )
 
 
 @routes.get("/{type}/{name}", put=StorageVolumePut)
@@ -116,12 +143,19 @@ async def update_volume(request: Request, pool: str, type: str, name: str, body:
 
 
 @routes.post("/{type}/{name}")
-async def rename_volume(request: Request, pool: str, type: str, name: str, body: StorageVolumePost) -> Created:
-    """Rename a custom volume."""
+async def rename_volume(
+    request: Request, pool: str, type: str, name: str, body: StorageVolumePost
+) -> Created | Operation:
+    """Rename a custom volume, or move it to another pool or project."""
     volume = await _find(request, pool, type, name)
-    moves = body.migration or body.target is not None or body.pool not in ("", pool) or body.project
-    if moves and body.project != volume.project:
-        raise NotSupported("Moving storage volumes to another pool, project or server is not supported yet")
+    if body.migration or body.target is not None:
+        raise NotSupported("Moving storage volumes to another server is not supported yet")
+    wanted = body.project or request.requested_project
+    if not request.caller.may_see(wanted):
+        raise Forbidden("not authorized")
+    project = await request.db.read(scope.project_of, wanted, volume.type)
+    if body.pool not in ("", pool) or project != volume.project:
+        return request.start("Moving storage volume", custom_copies.move, volume, body.pool or pool, project, body.name)
     renamed = await custom.rename(request.context, volume, body.name)
     return Created(volumes.url_of(renamed))
 
