@@ -66,6 +66,7 @@ EXTENSIONS = (
     "lxc_features",
     "resources_v2",
     "container_exec_user_group_cwd",
+    "daemon_storage",
     "instances",
     "image_types",
     "images_expiry",

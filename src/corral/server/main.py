@@ -17,7 +17,9 @@ from corral.errors import CorralError, Unavailable
 from corral.product import Product, product_of
 from corral.server import logs
 from corral.server.auth import server_certificate
+from corral.server.auth.authority import Authority
 from corral.server.auth.guesses import Guesses
+from corral.server.auth.sessions import Sessions
 from corral.server.background import Background
 from corral.server.context import Context, Member
 from corral.server.db import upgrade
@@ -40,25 +42,26 @@ from corral.server.rest import listeners
 from corral.server.rest.dispatch import Dispatcher
 from corral.server.rest.listeners import Listeners
 from corral.server.rest.network import METRICS, NetworkListener
+from corral.server.rest.proxy_protocol import ClientAddresses
 from corral.server.rest.routes import table
 from corral.server.rest.routing import Router
 from corral.server.settings import keys
 from corral.server.settings.environment import Environment
 from corral.server.settings.settings import Settings, SettingsChanged
-from corral.server.storage import custom_snapshots, pools, registry, volumes
+from corral.server.storage import custom_snapshots, pools, registry, server_volumes, volumes
 from corral.server.warnings.record import PRUNE_INTERVAL_S, Recorder
 
 log = logging.getLogger(__name__)
 
 OPERATIONS_GRACE_S = 5.0
-"""How long running operations may go on after the daemon was asked to end."""
+"""How long sessions (commands, consoles) may go on after the daemon was asked to end."""
 
 Step = Callable[[Context], Awaitable[None]]
 
 START_STEPS: tuple[Step, ...] = (
-    images.sweep,
     instances.add_parts,
     pools.mount_all,
+    images.sweep,
     networks.start_networks,
     instances.adopt,
     instances.autostart,
@@ -120,6 +123,9 @@ def make_directories(member: Member) -> None:
     }
     for name, mode in modes.items():
         path = member.state_dir / name
+        if path.is_symlink():
+            # On a volume of a pool that is not mounted yet.
+            continue
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(mode)
     member.log_dir.mkdir(parents=True, exist_ok=True)
@@ -157,7 +163,9 @@ class Daemon:
         self._settings = parts.add(Settings())
         parts.add(Environment(_list_storage_drivers))
         self._dispatcher = Dispatcher(self.context, Router(table.ALL))
-        self._listeners = parts.add(Listeners(self._dispatcher))
+        self._listeners = parts.add(Listeners(self._dispatcher, parts.add(ClientAddresses())))
+        self._authority = parts.add(Authority(member.state_dir))
+        parts.add(Sessions())
         self._networks = (NetworkListener(self.context), NetworkListener(self.context, METRICS))
         parts.add(Guesses())
         parts.add(ServerPreferences(self._image_preferences))
@@ -165,6 +173,7 @@ class Daemon:
         for listener in self._networks:
             self.context.events.on(SettingsChanged, listener.react)
         self.context.events.on(SettingsChanged, self._use_settings)
+        self.context.events.on(SettingsChanged, self._move_directories)
         self.context.events.on(ImageDeleted, self._forget_image)
         self.context.events.on(ImageRefreshed, self._forget_image)
         self._warnings = Recorder(self.context)
@@ -197,6 +206,11 @@ class Daemon:
         if keys.IMAGES_REMOTE_CACHE_EXPIRY.name in event.changed:
             self._background.start("unused images", image_updates.prune_expired(self.context))
 
+    async def _move_directories(self, event: SettingsChanged) -> None:
+        for key in server_volumes.DIRECTORIES:
+            if key in event.changed:
+                await server_volumes.move(self.context, key, event.changed[key])
+
     async def run(self) -> None:
         """Start, serve until asked to end, stop."""
         self._catch_signals()
@@ -207,6 +221,8 @@ class Daemon:
         self.context.parts.add(await in_thread(server_certificate.ensure_server_certificate, self._member))
         await self._settings.load(self.context)
         self._set_proxies()
+        if await in_thread(self._authority.load):
+            log.info("Only certificates that the CA has signed are accepted")
         await self._listeners.start()
         await self._listeners.open("unix", self._unix_socket())
         for listener in self._networks:
@@ -253,9 +269,15 @@ class Daemon:
         log.info("Received %s: ending", number.name)
         self._lifetime.end(stop_instances=stop_instances)
 
+    def _grace_of_tasks(self) -> float:
+        """Seconds that work may go on: what the shutdown was given, else `core.shutdown_timeout`."""
+        given = self._lifetime.timeout_s
+        minutes = self._settings.config[keys.SHUTDOWN_TIMEOUT]
+        return given if given is not None else max(OPERATIONS_GRACE_S, (minutes or 0) * 60.0)
+
     async def _stop(self) -> None:
         systemd.notify("STOPPING=1")
-        await self._operations.stop(OPERATIONS_GRACE_S)
+        await self._operations.stop(OPERATIONS_GRACE_S, self._grace_of_tasks())
         if self._lifetime.stop_instances:
             for step in STOP_INSTANCES_STEPS:
                 try:

@@ -58,10 +58,11 @@ class Operations:
         """Operations that have not ended."""
         return [one for one in self._operations.values() if not one.done.is_set()]
 
-    async def stop(self, grace_s: float) -> None:
+    async def stop(self, grace_s: float, tasks_grace_s: float = 0.0) -> None:
         """Let running operations end for some time, then cancel the rest and wait for their undo.
 
-        A token does nothing but wait: it is cancelled at once.
+        Sessions have `grace_s` seconds, work has `tasks_grace_s` where that is more. A token does nothing but wait: it
+        is cancelled at once.
         """
         for operation in self.running():
             if operation.kind == "token" and operation.task is not None:
@@ -70,6 +71,10 @@ class Operations:
         if not tasks:
             return
         _, pending = await asyncio.wait(tasks, timeout=grace_s)
+        work = [one.task for one in self.running() if one.kind == "task" and one.task is not None]
+        if work and tasks_grace_s > grace_s:
+            await asyncio.wait(work, timeout=tasks_grace_s - grace_s)
+            pending = {task for task in pending if not task.done()}
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)

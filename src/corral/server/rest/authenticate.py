@@ -10,9 +10,14 @@ from typing import Any
 from aiohttp import web
 
 from corral.server.auth import certificates
+from corral.server.auth.authority import Authority
 from corral.server.auth.peer import PeerCertificate, find_peer_certificate
+from corral.server.auth.sessions import Sessions
 from corral.server.context import Context
+from corral.server.rest.proxy_protocol import ClientAddresses
 from corral.server.rest.request import Caller
+from corral.server.settings import keys
+from corral.server.settings.settings import Settings
 
 METRICS_PATH = "/1.0/metrics"
 
@@ -34,15 +39,25 @@ async def authenticate(raw: web.BaseRequest, context: Context) -> Caller:
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         _, uid, _ = struct.unpack("3i", credentials)
         return Caller(_user_name(uid), "unix", "@")
-    address = _format_peer(transport.get_extra_info("peername") if transport is not None else None)
+    told = context.parts[ClientAddresses].find(transport)
+    address = _format_peer(told or (transport.get_extra_info("peername") if transport is not None else None))
     connection = transport.get_extra_info("ssl_object") if transport is not None else None
     peer = find_peer_certificate(connection) if connection is not None else None
+    authority = context.parts[Authority]
+    has_authority = authority.load()
+    if peer is not None and has_authority and not authority.is_signed(peer.der):
+        # In the mode of a PKI other certificates count for nothing, and cannot be added.
+        peer = None
     stranger = Caller("", "tls", address, trusted=False, admin=False, certificate=peer)
-    if peer is None or not peer.is_valid_at(time.time()):
+    if peer is None or not peer.is_valid_at(time.time()) or (has_authority and authority.is_revoked(peer.der)):
         return stranger
     known = await context.db.read(certificates.find_certificate, peer.fingerprint)
+    if known is None and has_authority and context.parts[Settings].config[keys.TRUST_CA]:
+        known = certificates.Certificate(0, peer.fingerprint, "client", peer.common_name, "")
     if known is None or (known.kind == "metrics" and raw.path != METRICS_PATH):
         return stranger
+    if transport is not None:
+        context.parts[Sessions].add(peer.fingerprint, transport)
     return _known_caller(known, address, peer)
 
 

@@ -8,14 +8,18 @@ import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 
 from corral.errors import InvalidRequest, Unavailable
 from corral.server.rest import responses
 from corral.server.rest.dispatch import Dispatcher
+from corral.server.rest.proxy_protocol import Address, ClientAddresses, ProxiedServer
 
 log = logging.getLogger(__name__)
 
@@ -80,13 +84,51 @@ def _limited(
     return serve
 
 
+class _PlainRequest(web.BaseRequest):
+    """A request whose answer does not say which program gives it."""
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        response.headers.popall("Server", None)
+
+
+def _make_request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: web.RequestHandler,
+    writer: AbstractStreamWriter,
+    task: "asyncio.Task[None]",
+) -> web.BaseRequest:
+    return _PlainRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())
+
+
+async def _serve(
+    factory: web.Server,
+    clients: ClientAddresses,
+    tls: ssl.SSLContext | None,
+    connection: socket.socket,
+    address: Address | None,
+) -> None:
+    """Serve one connection, of which a proxy may have told whom it is for."""
+    transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
+        factory,
+        connection,
+        ssl=tls,
+        ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if tls else None,
+        ssl_shutdown_timeout=CLOSE_TIMEOUT_S if tls else None,
+    )
+    if address is not None:
+        clients.put(transport, address)
+
+
 class Listeners:
     """Serves the dispatcher on any number of sockets."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, clients: ClientAddresses | None = None) -> None:
         self._dispatcher = dispatcher
+        self._clients = clients or ClientAddresses()
         self._runners: dict[frozenset[str], web.ServerRunner] = {}
-        self._servers: dict[str, asyncio.Server] = {}
+        self._servers: dict[str, asyncio.Server | ProxiedServer] = {}
+        self._sockets: dict[str, socket.socket] = {}
 
     async def start(self) -> None:
         """Make ready to serve."""
@@ -101,6 +143,7 @@ class Listeners:
                 max_field_size=MAX_HEADER,
                 keepalive_timeout=75,
                 auto_decompress=False,
+                request_factory=_make_request,
             )
             runner = web.ServerRunner(server, shutdown_timeout=2.0)
             await runner.setup()
@@ -115,13 +158,19 @@ class Listeners:
         listener: socket.socket,
         tls: ssl.SSLContext | None = None,
         paths: frozenset[str] = frozenset(),
+        proxies: Callable[[str], bool] | None = None,
     ) -> None:
         """Serve a listening socket under a name; one that had the name is closed afterwards.
 
-        With `paths` nothing but these is served there.
+        With `paths` nothing but these is served there. `proxies` says of which addresses the header of the PROXY
+        protocol is believed.
         """
         factory = await self._factory(paths)
-        if tls is None:
+        server: asyncio.Server | ProxiedServer
+        if proxies is not None:
+            serve = partial(_serve, factory, self._clients, tls)
+            server = ProxiedServer(listener, proxies, serve)
+        elif tls is None:
             server = await asyncio.get_running_loop().create_server(factory, sock=listener, backlog=BACKLOG)
         else:
             server = await asyncio.get_running_loop().create_server(
@@ -132,16 +181,19 @@ class Listeners:
                 ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
                 ssl_shutdown_timeout=CLOSE_TIMEOUT_S,
             )
-        previous = self._servers.get(name)
-        self._servers[name] = server
-        if previous is not None:
-            previous.close()
+        self.close(name)
+        self._servers[name], self._sockets[name] = server, listener.dup()
 
     def close(self, name: str) -> None:
         """Stop to listen on a socket; what is being served goes on."""
         server = self._servers.pop(name, None)
         if server is not None:
             server.close()
+            self._sockets.pop(name).close()
+
+    def duplicate(self, name: str) -> socket.socket:
+        """Another descriptor of a socket that is served, to serve it otherwise; no connection is lost over that."""
+        return self._sockets[name].dup()
 
     async def stop(self) -> None:
         """Close all sockets and connections."""

@@ -80,12 +80,13 @@ class NetworkListener:
         """Follow a change of the configuration; raises InvalidRequest where the address cannot be listened on."""
         if self._purpose.key.name in event.changed:
             await self.move(event.changed[self._purpose.key.name])
+        elif keys.TRUSTED_PROXY.name in event.changed and self._address:
+            await self._open(self._context.parts[Listeners].duplicate(self._purpose.name))
 
     async def move(self, address: str) -> None:
         """Listen on another address, or on none with ""; connections that are open go on."""
-        listeners = self._context.parts[Listeners]
         if address == "":
-            listeners.close(self._purpose.name)
+            self._context.parts[Listeners].close(self._purpose.name)
             self._address = ""
             return
         wanted = keys.canonical_address(address, self._purpose.port)
@@ -95,10 +96,15 @@ class NetworkListener:
             insecure = bool(os.environ.get(f"{self._context.member.product.prefix}_INSECURE_TLS"))
             certificate = self._context.parts[ServerCertificate]
             self._tls = await in_thread(lambda: tls.make_context(certificate, allow_tls12=insecure))
-        listener = await self._bind(wanted)
-        await listeners.open(self._purpose.name, listener, self._tls, self._purpose.paths)
+        await self._open(await self._bind(wanted))
         self._address = wanted
         log.info("Serving %s on https://%s", self._purpose.name, wanted)
+
+    async def _open(self, listener: socket.socket) -> None:
+        trusts = self._context.parts[Settings].config[keys.TRUSTED_PROXY]
+        proxies = (lambda address: address in trusts) if trusts else None
+        purpose, listeners = self._purpose, self._context.parts[Listeners]
+        await listeners.open(purpose.name, listener, self._tls, purpose.paths, proxies)
 
     async def _bind(self, wanted: str) -> socket.socket:
         try:
@@ -109,12 +115,12 @@ class NetworkListener:
         # It may be our own old address, such as 127.0.0.1:8443, that is in the way of the new one, such as [::]:8443.
         listeners, old = self._context.parts[Listeners], self._address
         listeners.close(self._purpose.name)
+        self._address = ""
         try:
             return await bind(wanted)
         except InvalidRequest:
-            self._address = ""
             with contextlib.suppress(InvalidRequest):
-                await listeners.open(self._purpose.name, await bind(old), self._tls, self._purpose.paths)
+                await self._open(await bind(old))
                 self._address = old
             raise
 

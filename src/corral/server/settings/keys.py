@@ -122,6 +122,17 @@ def _volume(text: str) -> str:
     return text
 
 
+def _addresses(text: str) -> list[str]:
+    addresses = keys.WORDS.parse(text)
+    for address in addresses:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise InvalidRequest(f'Item "{address}": Not an IP address "{address}"') from None
+    return [str(ipaddress.ip_address(address)) for address in addresses]
+
+
+ADDRESSES: KeyType[list[str]] = KeyType("list of addresses", _addresses)
 BOOL: KeyType[bool] = KeyType("bool", _boolean)
 INTEGER: KeyType[int] = KeyType("integer", _integer)
 LISTEN: KeyType[str] = KeyType("address", _listen_address)
@@ -140,6 +151,9 @@ SHUTDOWN_TIMEOUT = Key(
     "core.shutdown_timeout", INTEGER, "5", doc="Minutes that running operations have when the daemon is asked to end."
 )
 TRUST_CA = Key("core.trust_ca_certificates", BOOL, doc="Trust all clients whose certificate the CA has signed.")
+TRUSTED_PROXY = Key(
+    "core.https_trusted_proxy", ADDRESSES, doc="Addresses of proxies whose PROXY protocol tells the client's address."
+)
 ALLOWED_ORIGIN = Key("core.https_allowed_origin", STRING, doc="Value of Access-Control-Allow-Origin.")
 ALLOWED_METHODS = Key("core.https_allowed_methods", STRING, doc="Value of Access-Control-Allow-Methods.")
 ALLOWED_HEADERS = Key("core.https_allowed_headers", STRING, doc="Value of Access-Control-Allow-Headers.")
@@ -200,7 +214,7 @@ TABLE = KeyTable(
         doc="Seconds without an answer after which a member counts as offline.",
     ),
     Key("core.bgp_asn", _within(0, 4294967294), "0", doc="Autonomous system number of this server."),
-    Key("core.https_trusted_proxy", STRING, doc="Addresses of proxies that tell the client's address."),
+    TRUSTED_PROXY,
     METRICS_AUTHENTICATION,
     Key("candid.api.key", STRING, doc="Public key of the Candid server."),
     CANDID_URL,
@@ -236,9 +250,5 @@ NOT_SERVED = {
     "core.bgp_address": "the BGP server",
     "core.debug_address": "the debug server",
     "core.dns_address": "the DNS server",
-    "core.https_trusted_proxy": "the PROXY protocol",
-    "core.trust_ca_certificates": "trust by a certificate authority",
-    "storage.backups_volume": "a volume for backups",
-    "storage.images_volume": "a volume for images",
 }
 """Keys that this server knows and refuses to set, because nothing would follow from it, and what is missing."""

@@ -30,7 +30,8 @@ async def create_copy(  # noqa: PLR0913  (what a copy is made of and where it go
 ) -> Volume:
     """Make a volume with the contents of another, or of its snapshot; its own snapshots come along where named.
 
-    Rows of the snapshots are the caller's work: `note` writes them in the transaction that finishes the volume. A `size` in `config` is the limit of an instance's volume.
+    Rows of the snapshots are the caller's work: `note` writes them in the transaction that finishes the volume. In
+    `config` a `size` is the limit of an instance's volume.
     """
     pool = await pools.get_usable(context, pool_name)
     pools.check_usable(context, source.pool)

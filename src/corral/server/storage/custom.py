@@ -6,7 +6,7 @@ from corral.errors import InvalidRequest
 from corral.server.context import Context
 from corral.server.db import references
 from corral.server.events.model import Lifecycle
-from corral.server.storage import custom_snapshots, snapshot_store, volumes
+from corral.server.storage import custom_snapshots, server_volumes, snapshot_store, volumes
 from corral.server.storage.keys import quoted
 from corral.server.storage.model import Volume, VolumeType
 
@@ -39,7 +39,7 @@ async def rename(context: Context, volume: Volume, name: str) -> Volume:
     if volume.type is not VolumeType.CUSTOM:
         raise InvalidRequest(f"Renaming storage volumes of type {quoted(volume.type.value)} is not allowed")
     validate_name(name)
-    await _check_unused(context, volume)
+    await _check_unused(context, volume, "renamed")
     async with context.locks.hold("volume", volume.id):
         renamed = await volumes.rename(context, volume, name)
     context.events.publish(
@@ -53,7 +53,7 @@ async def delete(context: Context, volume: Volume) -> None:
     if volume.type is VolumeType.IMAGE:
         await volumes.delete_cached(context, volume.pool, volume.name)
     elif volume.type is VolumeType.CUSTOM:
-        await _check_unused(context, volume)
+        await _check_unused(context, volume, "deleted")
         for snapshot in await context.db.read(snapshot_store.list_snapshots, [volume]):
             await custom_snapshots.delete(context, snapshot)
         await volumes.delete(context, volume)
@@ -64,7 +64,8 @@ async def delete(context: Context, volume: Volume) -> None:
     _publish(context, "storage-volume-deleted", volume)
 
 
-async def _check_unused(context: Context, volume: Volume) -> None:
+async def _check_unused(context: Context, volume: Volume, action: str) -> None:
+    await server_volumes.check_unused(context, volume, action)
     users = await context.db.read(references.list_custom_volume_users, volume.pool.name, volume.project, volume.name)
     if users:
         raise InvalidRequest(f"The storage volume is still in use: {', '.join(users[:10])}")

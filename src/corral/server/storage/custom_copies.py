@@ -7,7 +7,7 @@ from corral.server.context import Context
 from corral.server.db import references
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle
-from corral.server.storage import copies, custom, snapshot_store, store, volumes
+from corral.server.storage import copies, custom, server_volumes, snapshot_store, store, volumes
 from corral.server.storage.model import Volume, VolumeSnapshot, VolumeType
 
 
@@ -20,19 +20,19 @@ async def copy(  # noqa: PLR0913  (what is copied, where to, and what is to be d
     *,
     volume_only: bool = False,
     config: Mapping[str, str] | None = None,
-    description: str = "",
+    new_description: str = "",
 ) -> None:
-    """Make a custom volume with the contents of another one. Without `config` it has the source's. Raises AlreadyExists.
+    """Make a custom volume with the contents of another one. Raises AlreadyExists.
 
-    It has the source's snapshots too, unless `volume_only`.
+    Without `config` it has the source's; it has the source's snapshots too, unless `volume_only`.
     """
     custom.validate_name(name)
     if source.type is not VolumeType.CUSTOM:
         raise InvalidRequest("Only custom volumes can be copied: copy the instance or the image")
     async with context.locks.hold("volume", source.id):
         copied = await _copy(context, source, pool, project, name, volume_only=volume_only, config=config)
-        if description:
-            await context.db.write(store.update_volume, copied.id, description, copied.config)
+        if new_description:
+            await context.db.write(store.update_volume, copied.id, new_description, copied.config)
     _publish(context, "storage-volume-created", copied)
 
 
@@ -76,6 +76,7 @@ async def move(context: Context, volume: Volume, pool: str, project: str, name: 
     users = await context.db.read(references.list_custom_volume_users, volume.pool.name, volume.project, volume.name)
     if users:
         raise InvalidRequest(f"The storage volume is still in use: {', '.join(users[:10])}")
+    await server_volumes.check_unused(context, volume, "moved")
     async with context.locks.hold("volume", volume.id):
         moved = await _copy(context, volume, pool, project, name)
         await custom.delete(context, volume)

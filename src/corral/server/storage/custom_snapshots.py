@@ -9,7 +9,7 @@ from corral.server.context import Context
 from corral.server.events.model import Lifecycle
 from corral.server.projects import permissions
 from corral.server.rollback import Rollback
-from corral.server.storage import keys, pools, snapshot_store, snapshots, volumes
+from corral.server.storage import keys, pools, server_volumes, snapshot_store, snapshots, volumes
 from corral.server.storage.keys import quoted
 from corral.server.storage.model import CREATED, Volume, VolumeSnapshot, VolumeType
 from corral.units import add_expiry
@@ -29,6 +29,7 @@ async def create(context: Context, volume: Volume, name: str, expires_at: dateti
         _validate_name(name)
     pools.check_usable(context, volume.pool)
     expiry = format_expiry(expires_at) if expires_at else _default_expiry(volume)
+    await server_volumes.check_unused(context, volume, "snapshotted")
     async with context.locks.hold("volume", volume.id), Rollback() as undo:
         await context.db.read(permissions.check_snapshots, volume.project)
         snapshot = await context.db.write(snapshot_store.insert_snapshot, volume, name, expiry)

@@ -12,7 +12,9 @@ import pytest
 
 from corral.product import LXD
 from corral.server.auth import server_certificate
+from corral.server.auth.authority import Authority
 from corral.server.auth.guesses import Guesses
+from corral.server.auth.sessions import Sessions
 from corral.server.background import Background
 from corral.server.context import Context, Member
 from corral.server.db import schema
@@ -25,6 +27,7 @@ from corral.server.rest import listeners
 from corral.server.rest.dispatch import Dispatcher
 from corral.server.rest.listeners import Listeners
 from corral.server.rest.network import METRICS, NetworkListener
+from corral.server.rest.proxy_protocol import ClientAddresses
 from corral.server.rest.routes import table
 from corral.server.rest.routing import Router, Routes
 from corral.server.settings.environment import Environment
@@ -118,7 +121,7 @@ async def start_server(tmp_path: Path, *more: Routes) -> tuple[Context, Server]:
     local = parts.add(LocalDatabase(":memory:"))
     await context.db.open(schema.cluster)
     await local.open(schema.local)
-    for part in (Background(), Operations(context.events), Lifetime(), Settings(), Guesses()):
+    for part in (Background(), Operations(context.events), Lifetime(), Settings(), Guesses(), Sessions()):
         parts.add(part)
     parts.add(server_certificate.ensure_server_certificate(member))
 
@@ -127,7 +130,8 @@ async def start_server(tmp_path: Path, *more: Routes) -> tuple[Context, Server]:
 
     parts.add(Environment(no_drivers))
     dispatcher = Dispatcher(context, Router([*table.ALL, *more]))
-    serving = parts.add(Listeners(dispatcher))
+    parts.add(Authority(tmp_path))
+    serving = parts.add(Listeners(dispatcher, parts.add(ClientAddresses())))
     server = Server(context)
     for listener in server.networks:
         context.events.on(SettingsChanged, listener.react)

@@ -83,7 +83,7 @@ async def test_what_excludes_each_other(context: Context) -> None:
 
 
 async def test_what_has_no_effect_is_refused(context: Context) -> None:
-    for name, text in (("core.dns_address", ":53"), ("storage.images_volume", "pool/volume")):
+    for name, text in (("core.dns_address", ":53"), ("core.bgp_address", ":179")):
         with pytest.raises(NotSupported, match="this server does not have"):
             await context.parts[Settings].replace(context, {name: text})
     assert set(keys.NOT_SERVED) <= {key.name for key in keys.TABLE}

@@ -13,6 +13,7 @@ from corral.server.auth import certificates, password, pem, tokens
 from corral.server.auth.certificates import Certificate
 from corral.server.auth.guesses import Guesses
 from corral.server.auth.server_certificate import ServerCertificate
+from corral.server.auth.sessions import Sessions
 from corral.server.events.model import Lifecycle, utc_now
 from corral.server.host.threads import in_thread
 from corral.server.operations.model import Operation
@@ -158,7 +159,13 @@ async def update_certificate(request: Request, fingerprint: str, body: wire.Cert
         await in_thread(certificates.check_material, der, utc_now())
         after = certificates.with_material(after, der)
     await request.db.write(certificates.update_certificate, before, after)
+    if _rights(before) != _rights(after):
+        request.context.parts[Sessions].end(before.fingerprint, besides=request.raw.transport)
     _publish(request, "updated", after.fingerprint)
+
+
+def _rights(certificate: Certificate) -> tuple[Any, ...]:
+    return certificate.fingerprint, certificate.kind, certificate.restricted, certificate.projects
 
 
 def _check_own(request: Request, before: Certificate, after: Certificate) -> None:
@@ -176,4 +183,5 @@ def _check_own(request: Request, before: Certificate, after: Certificate) -> Non
 async def delete_certificate(request: Request, fingerprint: str) -> None:
     """Trust a certificate no more."""
     gone = await request.db.write(certificates.delete_certificate, fingerprint)
+    request.context.parts[Sessions].end(gone.fingerprint, besides=request.raw.transport)
     _publish(request, "deleted", gone.fingerprint)

@@ -119,7 +119,7 @@ async def _copy(request: Request, pool: str, body: StorageVolumesPost, source: S
         body.name,
         volume_only=source.volume_only,
         config=body.config,
-        description=body.description,
+        new_description=body.description,
     )
 
 
