@@ -214,7 +214,7 @@ def test_a_full_pool(api: Api, make_instance: Callable[..., str], tmp_path: Path
         url = f"/1.0/images/{fingerprint}"
         filler = make_instance("filler", devices=root)
         api.execute(filler, "sh", "-c", "dd if=/dev/zero of=/root/fill bs=1M; sync")
-        with pytest.raises(ApiError, match=r"(?i)no space|free"):
+        with pytest.raises(ApiError, match=r"(?i)no space|free|full"):
             api.create("unlucky", "bulk", devices=root)
         assert api.get("/1.0/instances") == [f"/1.0/instances/{filler}"]
         # Room again: it works.

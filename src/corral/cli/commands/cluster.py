@@ -7,6 +7,7 @@ from corral.cli.command import FORMAT, Command, Invocation
 from corral.cli.keyed import Kind, bind
 from corral.cli.records import MEMBER, MEMBER_WRITABLE
 from corral.cli.session import order
+from corral.errors import CorralError
 
 KIND = Kind(
     "/cluster/members",
@@ -20,6 +21,8 @@ KIND = Kind(
 def list_members(invocation: Invocation) -> int:
     """List the members."""
     server = invocation.session.server(invocation.arg(0))
+    if not server.get("/cluster")["enabled"]:
+        raise CorralError(f"{invocation.session.product.title} server isn't part of a cluster")
     members = server.get("/cluster/members", {"recursion": "1"}) or []
     rows = [
         [
