@@ -298,6 +298,12 @@ class Daemon:
         log.info("Daemon stopped")
 
 
+def watch_children_by_pidfd() -> None:
+    """Have asyncio wait for programs by pidfd: before Python 3.12 it starts a thread for each of them by default."""
+    if sys.version_info < (3, 12):
+        asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
+
+
 async def serve(member: Member, group: str | None) -> None:
     """Run the daemon until it is asked to end."""
     await Daemon(member, group).run()
@@ -318,6 +324,7 @@ def main(argv: list[str]) -> int:
         member = make_member(product, debug=flags.debug)
         make_directories(member)
         lock = lock_directory(member.state_dir)
+        watch_children_by_pidfd()
         with lock:
             asyncio.run(serve(member, flags.group), debug=bool(os.environ.get(f"{product.prefix}_ASYNCIO_DEBUG")))
     except (CorralError, OSError) as error:

@@ -81,6 +81,7 @@ async def adopt(context: Context) -> None:
     instances = await context.db.read(store.list_instances)
     by_name = {one.storage_name: one for one in instances if one.is_container}
     lxcpath = containers_dir(context.member)
+    await in_thread(runtime.wait_for_starts, lxcpath)
     for name in await in_thread(scan_running, str(lxcpath), list(by_name)):
         instance = by_name.get(name)
         if instance is None or instance.pending in ("create", "delete"):
@@ -102,6 +103,12 @@ async def _adopt(context: Context, instance: Instance) -> None:
     except OSError:
         log.warning("Container %s ended while it was taken over", instance.storage_name)
         return
+    if instance.config.get("volatile.last_state.power") != "RUNNING":
+        # What its start had still to do (devices, keys of its id map) nobody knows any more.
+        log.warning("The start of container %s was cut short: it is stopped", instance.storage_name)
+        context.parts[Running].add(container)
+        await stop.end(context, instance, container, timeout_s=0)
+        return
     hierarchies = context.parts[HostFacts].hierarchies
     try:
         container.frozen = (await in_thread(container.cgroup, hierarchies)).is_frozen()
@@ -109,8 +116,6 @@ async def _adopt(context: Context, instance: Instance) -> None:
         container.frozen = False
     context.parts[Running].add(container)
     log.info("Container %s is running", instance.storage_name)
-    if instance.config.get("volatile.last_state.power") != "RUNNING":
-        await context.db.write(store.set_config, instance.id, {"volatile.last_state.power": "RUNNING"})
 
 
 async def _resume(context: Context, instance: Instance) -> None:

@@ -33,6 +33,8 @@ CONNECT_TIMEOUT_S = 5.0
 DRAIN_S = 2.0
 """How long after the end of an interactive command its terminal may still be held open by what it left behind."""
 
+DEFAULT_SIZE = (80, 25)
+"""Columns and rows of a terminal whose client names none."""
 END_OF_INPUT = b"\x04"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MORE_PATHS = (("snap", "/snap/bin"), ("etc/NIXOS", "/run/current-system/sw/bin"))
@@ -243,8 +245,8 @@ class Session:
             master, slave = await in_thread(self._open_terminal)
             stack.callback(os.close, master)
             try:
-                if self._body.width > 0 and self._body.height > 0:
-                    terminal.set_size(master, self._body.width, self._body.height)
+                width, height = self._body.width, self._body.height
+                terminal.set_size(master, *((width, height) if width > 0 and height > 0 else DEFAULT_SIZE))
                 self._command = await start(self._target, self._body, (slave, slave, slave), tty=True)
             finally:
                 os.close(slave)

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from functools import cache
 from pathlib import Path
 
@@ -73,6 +74,21 @@ async def launch(instance_id: int, spec: InstanceSpec, lxcpath: Path) -> Running
         raise InternalError(
             f"Failed to start the container {spec.hostname}: it ended right after its start. {reason}"
         ) from error
+
+
+def wait_for_starts(lxcpath: Path) -> None:
+    """Wait until every lxc-start that a killed daemon left behind has ended: only then its container can be seen."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and any(_is_start(pid, lxcpath) for pid in processes.list_pids()):
+        time.sleep(0.02)
+
+
+def _is_start(pid: int, lxcpath: Path) -> bool:
+    try:
+        argv = processes.get_command_line(pid)
+    except OSError:
+        return False
+    return bool(argv) and argv[0].endswith("/lxc-start") and str(lxcpath) in argv
 
 
 def connect(instance_id: int, lxcpath: Path, name: str) -> RunningContainer:
