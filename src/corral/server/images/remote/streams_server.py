@@ -3,9 +3,10 @@
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from corral import architectures
 from corral.errors import InvalidRequest, NotFound, NotSupported, Unavailable
@@ -16,6 +17,8 @@ from corral.server.images.remote.simplestreams import Offer
 from corral.server.images.remote.transfer import fetch_file
 from corral.server.images.spool import Spool
 from corral.server.outbound.http import Call, Outbound, read_bounded
+
+T = TypeVar("T")
 
 FORGOTTEN_S = 7 * 86400.0
 KEPT_S = 3600.0
@@ -55,22 +58,23 @@ class StreamsImages:
             await fetch_file(self.outbound, _join(source.server, file.path), file, spool, name)
 
     async def _offers(self, server: str, local: Sequence[str]) -> list[Offer]:
-        index = await self._document(server, simplestreams.INDEX_PATH, INDEX_LIMIT)
-        paths = await in_thread(simplestreams.parse_index, index)
+        paths = await self._document(server, simplestreams.INDEX_PATH, INDEX_LIMIT, simplestreams.parse_index)
         if len(paths) > CATALOGS_LIMIT:
             raise InvalidRequest(f"The image server {server} has more than {CATALOGS_LIMIT} catalogs")
         offers: list[Offer] = []
         for path in paths:
-            data = await self._document(server, path, PRODUCTS_LIMIT)
-            offers += await in_thread(simplestreams.parse_products, data, local)
+            offers += await self._document(
+                server, path, PRODUCTS_LIMIT, lambda data: simplestreams.parse_products(data, local)
+            )
         return offers
 
-    async def _document(self, server: str, path: str, limit: int) -> bytes:
+    async def _document(self, server: str, path: str, limit: int, parse: Callable[[bytes], T]) -> T:
+        """A document of the catalog; only one that makes sense is kept."""
         url = _join(server, path)
         kept = self.cache_dir / hashlib.sha256(url.encode()).hexdigest()
         data, age_s = await in_thread(_read_kept, kept)
         if data is not None and age_s < KEPT_S and not self.fresh:
-            return data
+            return await in_thread(parse, data)
         try:
             async with self.outbound.open(Call("GET", url)) as response:
                 if response.status != 200:
@@ -78,10 +82,11 @@ class StreamsImages:
                 fresh = await read_bounded(response, limit)
         except Unavailable:
             if data is not None:
-                return data
+                return await in_thread(parse, data)
             raise
+        parsed = await in_thread(parse, fresh)
         await in_thread(_keep, kept, fresh)
-        return fresh
+        return parsed
 
 
 def _join(server: str, path: str) -> str:
