@@ -2,14 +2,17 @@
 
 import contextlib
 import os
+import stat
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from corral import units
 from corral.errors import InvalidRequest, NotSupported
-from corral.server.devices.model import Attachment, DeviceContext, Mount, anything, check_keys
-from corral.server.host import mount
+from corral.server.devices import disk_limits, nodes, volume_disks
+from corral.server.devices.model import Attachment, DeviceContext, Mount, anything, check_keys, encode_path
+from corral.server.devices.volume_disks import Source
+from corral.server.host import blockdev, mount
 from corral.server.host.threads import in_thread
 from corral.server.keys import BOOL, SIZE, UNSIGNED
 from corral.server.storage import store as storage
@@ -29,15 +32,13 @@ _CHECKS = {
             "source",
             "path",
             "pool",
-            "limits.read",
-            "limits.write",
-            "limits.max",
             "raw.mount.options",
             "ceph.cluster_name",
             "ceph.user_name",
         ],
         anything,
     ),
+    **dict.fromkeys(disk_limits.KEYS, disk_limits.check_limit),
     "size": SIZE.parse,
     "size.state": SIZE.parse,
     "propagation": _propagation,
@@ -59,9 +60,10 @@ class Disk:
 
     async def prepare(self, device: DeviceContext) -> Mapping[str, str | None]:
         config = device.config
-        pool = config.get("pool")
-        if pool:
-            await device.context.db.read(storage.get_pool, pool)
+        if config.get("pool"):
+            pool = await device.context.db.read(storage.get_pool, config["pool"])
+            if not is_root_disk(config):
+                await volume_disks.find(device, pool)
             return {}
         source = config.get("source", "")
         if _is_required(config) and source.startswith("/") and not await in_thread(os.path.lexists, source):
@@ -69,28 +71,63 @@ class Disk:
         return {}
 
     async def attach(self, device: DeviceContext) -> Attachment:
-        config = device.config
-        if is_root_disk(config):
+        if is_root_disk(device.config):
+            settings = await in_thread(disk_limits.settings_of, device, False)
+            return Attachment(settings=tuple(settings))
+        source = await _source_of(device)
+        if source is None:
             return Attachment()
-        source = config.get("source", "")
-        if config.get("pool") or not source.startswith("/"):
-            raise NotSupported(
-                f'Failed to start device "{device.device}": disks of this kind (source {source!r}) are not supported '
-                "by this server yet"
-            )
-        if any(config.get(key) for key in ("limits.read", "limits.write", "limits.max")):
-            raise NotSupported(f'Failed to start device "{device.device}": disk I/O limits are not supported yet')
-        return await in_thread(_bind, device)
+        target = await in_thread(_hold, device, source)
+        config = device.config
+        options = ["rbind" if units.is_true(config.get("recursive")) else "bind"]
+        if units.is_true(config.get("readonly")):
+            options.append("ro")
+        if config.get("propagation"):
+            options.append(config["propagation"])
+        options.append("create=dir" if target.is_dir() else "create=file")
+        return Attachment(
+            mounts=(Mount(target, config["path"], tuple(options), shifted=source.is_shifted),),
+            settings=tuple(await in_thread(disk_limits.settings_of, device, False)),
+            release=partial(in_thread, _unhold, device),
+        )
 
     async def update(self, device: DeviceContext, old: Mapping[str, str]) -> None:
-        return
+        if device.cgroup is not None:
+            await in_thread(disk_limits.apply, device)
 
     async def detach(self, device: DeviceContext) -> None:
         if not is_root_disk(device.config) and device.config.get("path"):
-            await in_thread(_unbind, device)
+            await in_thread(_unhold, device)
 
     async def remove(self, device: DeviceContext) -> None:
         return
+
+    async def plug(self, device: DeviceContext) -> Mapping[str, str | None]:
+        source = None if is_root_disk(device.config) else await _source_of(device)
+        if source is None:
+            return {}
+        config = device.config
+        target = await in_thread(_hold, device, source)
+        try:
+            await nodes.show(
+                device,
+                target,
+                config["path"],
+                recursive=units.is_true(config.get("recursive")),
+                read_only=units.is_true(config.get("readonly")),
+                shifted=source.is_shifted,
+                propagation=_propagation_flags(config.get("propagation", "")),
+            )
+            await in_thread(disk_limits.apply, device)
+        except BaseException:
+            await in_thread(_unhold, device)
+            raise
+        return {}
+
+    async def unplug(self, device: DeviceContext) -> None:
+        if not is_root_disk(device.config):
+            await nodes.hide(device, device.config["path"])
+            await in_thread(_unhold, device)
 
 
 def is_root_disk(config: Mapping[str, str]) -> bool:
@@ -140,47 +177,83 @@ def _check_source(config: Mapping[str, str], source: str) -> None:
         raise InvalidRequest("Source path must be absolute for local sources")
 
 
-def _bind(device: DeviceContext) -> Attachment:
-    """Mount the source where the container's root can reach it, whoever may pass the directories above it."""
+async def _source_of(device: DeviceContext) -> Source | None:
+    """What a disk shows; None where it is not there and not required."""
     config = device.config
-    source = Path(config["source"])
-    recursive = units.is_true(config.get("recursive"))
+    source = config.get("source", "")
+    if config.get("pool"):
+        return await volume_disks.mount_volume(device)
+    if source.startswith(("ceph:", "cephfs:")):
+        kind = source.partition(":")[0]
+        raise NotSupported(
+            f'Failed to start device "{device.device}": {kind} sources need the client of Ceph, which this server does '
+            "not have: map or mount it on the host and give its path as the source"
+        )
+    if source == "cloud-init:config":
+        raise InvalidRequest(
+            f'Failed to start device "{device.device}": Config drives are for virtual machines; containers read '
+            "cloud-init's seed from their templates"
+        )
+    shifted = units.is_true(config.get("shift")) and not device.privileged
     try:
-        is_directory = source.is_dir()
-        if not is_directory:
-            source.lstat()
+        mode = (await in_thread(os.stat, source)).st_mode
     except OSError as error:
         if not _is_required(config):
-            return Attachment()
+            return None
         raise InvalidRequest(
             f'Failed to start device "{device.device}": Missing source path "{source}": {error.strerror}'
         ) from error
+    if shifted and not await in_thread(mount.supports_idmapped_mounts, source):
+        raise NotSupported(
+            f'Failed to start device "{device.device}": shift=true needs idmapped mounts, which the kernel does not '
+            f'offer for the file system of "{source}"'
+        )
+    fstype = await blockdev.find_fstype(source) if stat.S_ISBLK(mode) else ""
+    return Source(Path(source), shifted, fstype)
+
+
+def _hold(device: DeviceContext, source: Source) -> Path:
+    """Mount the source where the container's root can reach it, whoever may pass the directories above it."""
+    config = device.config
     target = _mount_path(device)
-    _make_target(target, is_directory)
+    raw = [word for word in config.get("raw.mount.options", "").split(",") if word]
+    is_directory = bool(source.fstype) or source.path.is_dir()
     mount.ensure_unmounted(target)
-    mount.bind(source, target, recursive=recursive)
-    options = ["rbind" if recursive else "bind"]
-    if units.is_true(config.get("readonly")):
-        options.append("ro")
-    if config.get("propagation"):
-        options.append(config["propagation"])
-    if config.get("raw.mount.options"):
-        options += [word for word in config["raw.mount.options"].split(",") if word]
-    options.append("create=dir" if is_directory else "create=file")
-    shifted = units.is_true(config.get("shift")) and not device.privileged
-    return Attachment(
-        mounts=(Mount(target, config["path"], tuple(options), shifted=shifted),),
-        release=partial(in_thread, _unbind, device),
-    )
+    _make_target(target, is_directory)
+    try:
+        if source.fstype:
+            read_only = ["ro"] if units.is_true(config.get("readonly")) else []
+            mount.mount(source.path, target, source.fstype, [*read_only, *raw])
+        else:
+            mount.bind(source.path, target, recursive=units.is_true(config.get("recursive")))
+            if raw:
+                mount.remount_bind(target, raw)
+    except OSError as error:
+        _unhold(device)
+        raise InvalidRequest(
+            f'Failed to start device "{device.device}": Failed mounting "{source.path}" onto "{target}": '
+            f"{error.strerror or error}"
+        ) from error
+    return target
+
+
+def _propagation_flags(word: str) -> list[int]:
+    """The flags of mount(2) for a propagation."""
+    if not word:
+        return []
+    recursive = word.startswith("r")
+    kinds = {
+        "private": mount.MS_PRIVATE,
+        "shared": mount.MS_SHARED,
+        "slave": mount.MS_SLAVE,
+        "unbindable": mount.MS_UNBINDABLE,
+    }
+    return [kinds[word.removeprefix("r")] | (mount.MS_REC if recursive else 0)]
 
 
 def _mount_path(device: DeviceContext) -> Path:
     """devices/INSTANCE/disk.DEVICE.PATH, with slashes as dashes and dashes doubled."""
-
-    def encode(text: str) -> str:
-        return text.replace("-", "--").replace("/", "-")
-
-    return device.devices_dir / f"disk.{encode(device.device)}.{encode(device.config['path'].lstrip('/'))}"
+    return device.devices_dir / f"disk.{encode_path(device.device)}.{encode_path(device.config['path'].lstrip('/'))}"
 
 
 def _make_target(target: Path, is_directory: bool) -> None:
@@ -191,14 +264,15 @@ def _make_target(target: Path, is_directory: bool) -> None:
         target.touch(0o600)
 
 
-def _unbind(device: DeviceContext) -> None:
+def _unhold(device: DeviceContext) -> None:
     target = _mount_path(device)
     if not os.path.lexists(target):
         return
     mount.ensure_unmounted(target)
-    if target.is_dir():
-        target.rmdir()
-    else:
-        target.unlink()
+    with contextlib.suppress(OSError):
+        if target.is_dir():
+            target.rmdir()
+        else:
+            target.unlink()
     with contextlib.suppress(OSError):
         target.parent.rmdir()

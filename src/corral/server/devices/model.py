@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 
 from corral.errors import InvalidRequest
 from corral.server.context import Context
+from corral.server.host.cgroup import Cgroup, Hierarchies, Setting
+from corral.server.host.idmap import IdMap
 from corral.server.keys import KeyType
 
 Check = Callable[[str], object]
@@ -41,12 +43,15 @@ class Mount:
 class Attachment:
     """What a device adds to an instance that starts.
 
-    `volatile` are keys below `volatile.DEVICE.` to remember (None forgets). `release` undoes what the attach did
-    outside the instance and is called when the start fails; `after_start` is called once the instance runs.
+    `rules` are the control group's device rules (`c 1:5 rwm`), which count for privileged containers, `settings` its
+    other limits. `volatile` are keys below `volatile.DEVICE.` to remember (None forgets). `release` undoes what the
+    attach did outside the instance and is called when the start fails; `after_start` is called once it runs.
     """
 
     nic: Nic | None = None
     mounts: tuple[Mount, ...] = ()
+    rules: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
     volatile: Mapping[str, str | None] = field(default_factory=dict)
     release: Callable[[], Awaitable[None]] | None = None
     after_start: Callable[[], Awaitable[None]] | None = None
@@ -57,7 +62,11 @@ class DeviceContext:
     """The surroundings of one device of one instance.
 
     `storage_name` is the instance's name on this server, `volatile` the device's remembered values without their
-    prefix, `used_names` the interface names that other devices of the instance have. `pid` is 0 while it is stopped.
+    prefix, `used_names` the interface names that other devices of the instance have, `devices` all of its devices.
+    `pid` is 0 while it is stopped; `idmap` is that of the running container or of its next start, None for a
+    privileged one. `cgroup` finds the control groups of the running container (in a thread: it asks the monitor), and
+    `allow` lets them use a device or not, by a rule (in a thread, too). `shares_volume` tells whether another running
+    instance has the custom volume of a pool.
     """
 
     context: Context
@@ -69,9 +78,23 @@ class DeviceContext:
     volatile: Mapping[str, str]
     kind: str = "container"
     used_names: frozenset[str] = frozenset()
+    devices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     devices_dir: Path = Path("/")
+    log_dir: Path = Path("/")
     pid: int = 0
     privileged: bool = False
+    idmap: IdMap | None = None
+    hierarchies: Hierarchies | None = None
+    cgroup: Callable[[], Cgroup] | None = None
+    allow: Callable[[str, bool], None] | None = None
+    shares_volume: Callable[[str, str], Awaitable[bool]] | None = None
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        """The host's ids of the container's root user."""
+        if self.idmap is None:
+            return 0, 0
+        return self.idmap.outside_uid(0) or 0, self.idmap.outside_gid(0) or 0
 
 
 class Device(Protocol):
@@ -115,6 +138,19 @@ class HotPluggable(Protocol):
 
     async def unplug(self, device: DeviceContext) -> None:
         """Take the device out of the running instance; does nothing where it is gone."""
+        ...
+
+
+@runtime_checkable
+class Watching(Protocol):
+    """A device that follows what comes and goes on the host while the instance runs."""
+
+    def watched_paths(self, config: Mapping[str, str]) -> tuple[str, ...] | None:
+        """Paths of the host whose coming and going matter; None where this device follows nothing."""
+        ...
+
+    async def refresh(self, device: DeviceContext) -> None:
+        """Bring the running instance in line with what the host has now. Repeatable."""
         ...
 
 
@@ -184,3 +220,32 @@ def check_networks(text: str) -> None:
     """A list of IP networks."""
     for part in text.split(","):
         ipaddress.ip_network(part.strip())
+
+
+def check_device_number(text: str) -> None:
+    """A major or minor number."""
+    if not text.isdecimal() or int(text) > 2**32 - 1:
+        raise InvalidRequest("Invalid value for a UNIX device number")
+
+
+def check_id(text: str) -> None:
+    """A user or group id."""
+    if not text.isdecimal() or int(text) > 2**32 - 1:
+        raise InvalidRequest("Invalid value for a UNIX ID")
+
+
+def check_mode(text: str) -> None:
+    """Permission bits in octal digits."""
+    if re.fullmatch(r"[0-7]{1,4}", text) is None:
+        raise InvalidRequest("Invalid value for an octal file mode")
+
+
+def encode_path(text: str) -> str:
+    """A path as one file name: slashes become dashes and dashes are doubled."""
+    return text.replace("-", "--").replace("/", "-")
+
+
+def check_hardware_id(text: str) -> None:
+    """A vendor or product number of four hexadecimal digits."""
+    if re.fullmatch(r"[0-9a-fA-F]{4}", text) is None:
+        raise InvalidRequest("Invalid value, must be four lower case hex characters")

@@ -5,20 +5,27 @@ from collections.abc import Mapping
 
 from corral.errors import InvalidRequest
 from corral.server.devices.disk import Disk, is_root_disk
+from corral.server.devices.gpu import Gpu
 from corral.server.devices.later import UnsupportedDevice
 from corral.server.devices.model import Device
 from corral.server.devices.nic.bridged import BridgedNic
 from corral.server.devices.nic.p2p import P2pNic
 from corral.server.devices.none import NoDevice
+from corral.server.devices.tpm import Tpm
+from corral.server.devices.unix import UNIX_BLOCK, UNIX_CHAR, UNIX_HOTPLUG, USB
 
 _LATER = UnsupportedDevice()
 
 DEVICES: dict[str, Device] = {
     "disk": Disk(),
+    "gpu": Gpu(),
     "none": NoDevice(),
-    **dict.fromkeys(
-        ("gpu", "infiniband", "pci", "proxy", "tpm", "unix-block", "unix-char", "unix-hotplug", "usb"), _LATER
-    ),
+    "tpm": Tpm(),
+    "unix-block": UNIX_BLOCK,
+    "unix-char": UNIX_CHAR,
+    "unix-hotplug": UNIX_HOTPLUG,
+    "usb": USB,
+    **dict.fromkeys(("infiniband", "pci", "proxy"), _LATER),
 }
 NICS: dict[str, Device] = {
     "bridged": BridgedNic(),

@@ -37,6 +37,7 @@ class Command(IntEnum):
     GET_CGROUP = 6
     GET_CONFIG_ITEM = 7
     CONSOLE_LOG = 11
+    ADD_BPF_DEVICE_CGROUP = 14
     FREEZE = 15
     UNFREEZE = 16
     GET_CGROUP2_FD = 17
@@ -96,6 +97,14 @@ def socket_name(lxcpath: str, name: str) -> str:
     if len(plain.encode()) < _ABSTRACT_NAME_LIMIT:
         return plain
     return f"lxc/{fnv1a_64(f'{lxcpath}/{name}'):016x}/command"
+
+
+def pack_device_rule(rule: str, allowed: bool) -> bytes:
+    """liblxc's struct device_item of a rule such as `b 8:* rw`."""
+    kind, numbers, access = rule.split(" ")
+    major, _, minor = numbers.partition(":")
+    number = [-1 if text == "*" else int(text) for text in (major, minor)]
+    return struct.pack("=c3xii4si", kind.encode(), *number, access.encode(), int(allowed))
 
 
 def scan_running(lxcpath: str, candidates: Iterable[str] = ()) -> list[str]:
@@ -158,6 +167,10 @@ class Monitor:
         except ConnectionResetError as error:
             raise FileNotFoundError(2, "No control group for this controller", controller or "unified") from error
         return answer.data.rstrip(b"\0").decode()
+
+    def allow_device(self, rule: str, allowed: bool) -> None:
+        """Change the device rules of a container on the unified tree: `c 1:5 rwm`."""
+        self._checked(Command.ADD_BPF_DEVICE_CGROUP, pack_device_rule(rule, allowed))
 
     def get_config_item(self, key: str) -> str:
         """The value of a liblxc key in the running container's configuration."""

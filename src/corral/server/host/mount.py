@@ -20,6 +20,7 @@ MS_REMOUNT = 32
 MS_BIND = 4096
 MS_MOVE = 8192
 MS_REC = 16384
+MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
@@ -99,6 +100,14 @@ def bind(source: str | Path, target: str | Path, *, recursive: bool = False, rea
         except OSError:
             syscalls.umount2(str(target), MNT_DETACH)
             raise
+
+
+def remount_bind(target: str | Path, options: Iterable[str]) -> None:
+    """Change the flags of one mount (ro, nosuid, ...). Raises EINVAL for options that only a file system knows."""
+    flags, data = parse_options(options)
+    if data:
+        raise OSError(errno.EINVAL, f"A bind mount takes no option {data}", str(target))
+    syscalls.mount(None, str(target), None, MS_REMOUNT | MS_BIND | flags, None)
 
 
 def set_propagation(target: str | Path, flag: int, *, recursive: bool = True) -> None:

@@ -1,15 +1,18 @@
 """An instance's devices in bulk: prepared when they are added, attached at a start, detached after a stop."""
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from corral.errors import CorralError, InvalidRequest
 from corral.server.context import Context
 from corral.server.devices import registry
 from corral.server.devices.model import Attachment, DeviceContext
-from corral.server.instances import running
-from corral.server.instances.model import Devices, Instance, devices_dir
+from corral.server.instances import idmaps, running, store
+from corral.server.instances.model import Devices, Instance, devices_dir, log_dir
+from corral.server.instances.spec import HostFacts
 from corral.server.rollback import Rollback
 
 log = logging.getLogger(__name__)
@@ -30,6 +33,8 @@ def device_context(
     prefix = f"volatile.{name}."
     values = {**instance.config, **{key: value or "" for key, value in volatile.items()}}
     container = running.find(context, instance)
+    hierarchies = context.parts[HostFacts].hierarchies
+    idmap = idmaps.of_text(values.get("volatile.idmap.current" if container is not None else "volatile.idmap.next"))
     return DeviceContext(
         context=context,
         project=instance.project,
@@ -40,9 +45,16 @@ def device_context(
         volatile={key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)},
         kind=instance.type.value,
         used_names=_used_names(instance.expanded_devices, values, name),
+        devices=instance.expanded_devices,
         devices_dir=devices_dir(context.member, instance),
+        log_dir=log_dir(context.member, instance),
         pid=container.init_pid if container is not None else 0,
         privileged=instance.privileged,
+        idmap=None if instance.privileged else idmap,
+        hierarchies=hierarchies,
+        cgroup=partial(container.cgroup, hierarchies) if container is not None else None,
+        shares_volume=partial(_is_used_by_another, context, instance),
+        allow=partial(container.allow_device, hierarchies) if container is not None else None,
     )
 
 
@@ -53,6 +65,16 @@ def _used_names(devices: Devices, volatile: Mapping[str, str], besides: str) -> 
         if name != besides and config.get("type") == "nic"
     )
     return frozenset(name for name in names if name)
+
+
+async def _is_used_by_another(context: Context, instance: Instance, pool: str, volume: str) -> bool:
+    """Whether another running instance has a custom volume among its disks."""
+    for other in await context.db.read(store.list_instances):
+        if other.id != instance.id and running.find(context, other) is not None:
+            for config in other.expanded_devices.values():
+                if config.get("pool") == pool and config.get("source") == volume:
+                    return True
+    return False
 
 
 async def prepare(context: Context, instance: Instance, names: list[str] | None = None) -> dict[str, str | None]:
@@ -94,7 +116,12 @@ async def detach_all(context: Context, instance: Instance) -> dict[str, str | No
             await kind.detach(device_context(context, instance, name, config, {}))
         except (CorralError, OSError):
             log.exception("Failed to detach device %s of %s", name, instance.storage_name)
-    return {key: None for key in instance.config if key.startswith("volatile.") and key.endswith(".host_name")}
+    return {key: None for key in instance.config if is_of_one_run(key)}
+
+
+def is_of_one_run(key: str) -> bool:
+    """Whether a key is what a device remembers of the time in which the instance runs."""
+    return re.fullmatch(r"volatile\..+\.(host_name|last_state\..+)", key) is not None
 
 
 async def remove_all(context: Context, instance: Instance, names: list[str] | None = None) -> None:

@@ -19,6 +19,7 @@ from corral.server.instances import (
     delete,
     exits,
     facts,
+    hotplug,
     keys,
     reactions,
     rename,
@@ -30,6 +31,7 @@ from corral.server.instances import (
 )
 from corral.server.instances.container import runtime
 from corral.server.instances.files import FileServers
+from corral.server.instances.hotplug import Followers
 from corral.server.instances.idmaps import HostIds
 from corral.server.instances.metrics import Collected
 from corral.server.instances.model import Instance, containers_dir, is_true, target_path
@@ -56,12 +58,14 @@ async def add_parts(context: Context) -> None:
     context.parts.add(Collected())
     context.parts.add(FileServers())
     context.parts.add(Zygote()).ensure_started()
+    hotplug.add_part(context)
     exits.watch(context)
     reactions.listen(context)
 
 
 async def close_parts(context: Context) -> None:
     """Let go of what the parts hold; instances and their commands run on."""
+    context.parts[Followers].close()
     context.parts[FileServers].close()
     await context.parts[Zygote].close()
     context.parts[Running].close()
@@ -95,6 +99,7 @@ async def adopt(context: Context) -> None:
         except (CorralError, OSError):
             log.exception("Failed to bring instance %s in order", instance.storage_name)
     await snapshot_removal.sweep(context)
+    await hotplug.refresh_all(context)
 
 
 async def _adopt(context: Context, instance: Instance) -> None:
@@ -115,6 +120,7 @@ async def _adopt(context: Context, instance: Instance) -> None:
     except OSError:
         container.frozen = False
     context.parts[Running].add(container)
+    hotplug.follow(context, instance)
     log.info("Container %s is running", instance.storage_name)
 
 

@@ -6,7 +6,7 @@ from corral.errors import CorralError
 from corral.server.background import Background
 from corral.server.context import Context
 from corral.server.host.threads import in_thread
-from corral.server.instances import attach, busy, cpus, delete, files, root_volume, start, store
+from corral.server.instances import attach, busy, cpus, delete, files, hotplug, root_volume, start, store
 from corral.server.instances.container import runtime
 from corral.server.instances.model import Instance, seccomp_path, target_path
 from corral.server.instances.running import Running, RunningContainer
@@ -28,6 +28,7 @@ async def clean_up(context: Context, instance: Instance, container: RunningConta
 async def _clean_up(context: Context, instance: Instance, container: RunningContainer) -> str:
     member = context.member
     context.parts[Running].discard(container)
+    hotplug.follow(context, instance)
     files.release(context, instance.id)
     target = await in_thread(runtime.read_target, target_path(member, instance))
     forgotten = await attach.detach_all(context, instance)

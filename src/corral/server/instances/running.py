@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from corral.errors import InvalidRequest
 from corral.server.context import Context
-from corral.server.host.cgroup import Cgroup, Hierarchies, find_container_cgroup
+from corral.server.host.cgroup import Cgroup, Hierarchies, Layout, find_container_cgroup
 from corral.server.host.liblxc_socket import Monitor
 from corral.server.instances.model import Instance, Status
 
@@ -41,6 +41,14 @@ class RunningContainer:
         if self.groups is None:
             self.groups = find_container_cgroup(hierarchies, self.monitor.get_cgroup)
         return self.groups
+
+    def allow_device(self, hierarchies: Hierarchies, rule: str, allowed: bool) -> None:
+        """Let the processes use a device or not: `c 1:5 rwm`. Asks the monitor: call it in a thread."""
+        if "devices" in hierarchies.v1:
+            file = "devices.allow" if allowed else "devices.deny"
+            self.cgroup(hierarchies).write("devices", file, rule)
+        elif hierarchies.layout is Layout.UNIFIED:
+            self.monitor.allow_device(rule, allowed)
 
 
 class Running:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corral import architectures, units
-from corral.server.devices.model import Mount, Nic
+from corral.server.devices.model import Attachment, Mount, Nic
 from corral.server.host import cgroup
 from corral.server.host.cgroup import Hierarchies, Setting
 from corral.server.host.idmap import IdMap
@@ -66,6 +66,7 @@ class InstanceSpec:
     mounts: tuple[Mount, ...]
     raw: tuple[tuple[str, str], ...]
     log_level: str = "warn"
+    device_rules: tuple[str, ...] = ()
 
 
 def compose(
@@ -73,7 +74,7 @@ def compose(
     facts: HostFacts,
     paths: Paths,
     idmap: tuple[IdMap | None, bool],
-    parts: tuple[Sequence[Nic], Sequence[Mount]],
+    attachments: Sequence[Attachment],
     log_level: str = "warn",
 ) -> InstanceSpec:
     """The spec of a container. `idmap` is its map and whether the root is mounted with it."""
@@ -86,12 +87,13 @@ def compose(
         idmap=idmap[0],
         idmapped_root=idmap[1],
         nesting=is_true(config.get("security.nesting")),
-        limits=tuple(compose_limits(config, facts)),
+        limits=(*compose_limits(config, facts), *(setting for one in attachments for setting in one.settings)),
         environment=_family(config, "environment."),
         prlimits=_family(config, "limits.kernel."),
         sysctls=_family(config, "linux.sysctl."),
-        nics=tuple(parts[0]),
-        mounts=tuple(parts[1]),
+        nics=tuple(one.nic for one in attachments if one.nic is not None),
+        mounts=tuple(mount for one in attachments for mount in one.mounts),
+        device_rules=tuple(rule for one in attachments for rule in one.rules),
         raw=tuple(parse_raw_lxc(config.get("raw.lxc", ""))),
         log_level=log_level,
     )

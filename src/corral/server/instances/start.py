@@ -20,6 +20,7 @@ from corral.server.instances import (
     cpus,
     facts,
     files,
+    hotplug,
     idmaps,
     root_volume,
     running,
@@ -104,6 +105,7 @@ async def launch(context: Context, instance: Instance) -> RunningContainer:
         await _remember(state)
         undo.commit()
     assert state.container is not None
+    hotplug.follow(context, instance)
     await cpus.balance(context)
     log.info("Started container %s", instance.storage_name)
     return state.container
@@ -211,10 +213,8 @@ async def _spawn(state: _Start, undo: Rollback) -> None:
         seccomp=seccomp_path(member, instance) if policy is not None else None,
     )
     host = context.parts[HostFacts]
-    nics = [one.nic for one in state.attached.attachments if one.nic is not None]
-    mounts = [one for attachment in state.attached.attachments for one in attachment.mounts]
     level = "trace" if member.debug else "warn"
-    spec = compose(instance, host, paths, (state.idmap, state.idmapped_root), (nics, mounts), level)
+    spec = compose(instance, host, paths, (state.idmap, state.idmapped_root), state.attached.attachments, level)
     undo.add(in_thread, _remove_files, paths)
     await in_thread(_write, state, spec, host, policy)
     undo.add(root_volume.clear_owner, state.directory)

@@ -20,6 +20,7 @@ from corral.server.instances import (
     busy,
     expand,
     facts,
+    hotplug,
     idmaps,
     live,
     root_volume,
@@ -193,6 +194,7 @@ async def _apply(context: Context, old: Instance, new: Instance, change: Change)
             undo.add(live.apply_config, context, old, container, changed)
             await live.apply_config(context, updated, container, changed)
         undo.commit()
+    hotplug.follow(context, updated)
     await backup_file.write(context, updated)
 
 

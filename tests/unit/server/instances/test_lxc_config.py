@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.server.devices.model import Mount, Nic
+from corral.server.devices.model import Attachment, Mount, Nic
 from corral.server.host.cgroup import Hierarchies
 from corral.server.host.idmap import IdRange
 from corral.server.instances import idmaps
@@ -54,7 +54,7 @@ def instance(**config: str) -> Instance:
 
 def rendered(facts: HostFacts = FACTS, privileged: bool = False, **config: str) -> list[str]:
     idmap = (None, False) if privileged else (IDMAP, True)
-    spec = compose(instance(**config), facts, PATHS, idmap, ([NIC], []))
+    spec = compose(instance(**config), facts, PATHS, idmap, [Attachment(nic=NIC)])
     return lxc_config(spec, facts).splitlines()
 
 
@@ -132,7 +132,7 @@ def test_limits_environment_and_raw_lines() -> None:
 
 def test_mounts_and_no_nic() -> None:
     mount = Mount(Path("/srv/my data"), "/mnt/a b", ("bind", "create=dir"), shifted=True)
-    spec = compose(instance(), FACTS, PATHS, (IDMAP, False), ([], [mount]))
+    spec = compose(instance(), FACTS, PATHS, (IDMAP, False), [Attachment(mounts=(mount,))])
     lines = lxc_config(spec, FACTS).splitlines()
     assert "lxc.net.0.type = empty" in lines
     assert lines[-1] == "lxc.mount.entry = /srv/my\\040data mnt/a\\040b none bind,create=dir,idmap=container 0 0"

@@ -84,7 +84,7 @@ def _security(spec: InstanceSpec, facts: HostFacts) -> Iterator[str]:
     if facts.hierarchies.has("devices") and not facts.in_user_namespace:
         prefix = "lxc.cgroup2" if facts.hierarchies.layout is Layout.UNIFIED else "lxc.cgroup"
         yield f"{prefix}.devices.deny = a"
-        for rule in _DEVICE_RULES:
+        for rule in (*_DEVICE_RULES, *spec.device_rules):
             yield f"{prefix}.devices.allow = {rule}"
 
 
