@@ -142,6 +142,24 @@ class HotPluggable(Protocol):
 
 
 @runtime_checkable
+class Reserving(Protocol):
+    """A device that holds something for its instance while that is stopped, too: addresses of a network."""
+
+    async def reserve(self, device: DeviceContext) -> None:
+        """Reserve it. Raises Conflict where another instance has it."""
+        ...
+
+
+@runtime_checkable
+class Restorable(Protocol):
+    """A device with a share in what others may reset: the firewall, routes."""
+
+    async def restore(self, device: DeviceContext) -> None:
+        """Set again what the running instance needs. Repeatable."""
+        ...
+
+
+@runtime_checkable
 class Watching(Protocol):
     """A device that follows what comes and goes on the host while the instance runs."""
 

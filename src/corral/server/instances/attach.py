@@ -9,7 +9,7 @@ from functools import partial
 from corral.errors import CorralError, InvalidRequest
 from corral.server.context import Context
 from corral.server.devices import registry
-from corral.server.devices.model import Attachment, DeviceContext
+from corral.server.devices.model import Attachment, DeviceContext, Reserving, Restorable
 from corral.server.instances import idmaps, running, store
 from corral.server.instances.model import Devices, Instance, devices_dir, log_dir
 from corral.server.instances.spec import HostFacts
@@ -90,6 +90,35 @@ async def prepare(context: Context, instance: Instance, names: list[str] | None 
             raise InvalidRequest(f'Device validation failed for "{name}": {error}') from error
         made.update({f"volatile.{name}.{key}": value for key, value in values.items()})
     return made
+
+
+async def reserve(context: Context, instance: Instance, names: list[str], volatile: Mapping[str, str | None]) -> None:
+    """Have devices reserve what is theirs while the instance is stopped, too. Raises Conflict."""
+    for name in names:
+        config = instance.expanded_devices[name]
+        kind = registry.get(config)
+        if isinstance(kind, Reserving):
+            await kind.reserve(device_context(context, instance, name, config, volatile))
+
+
+async def reserve_again(context: Context, instance: Instance, names: list[str]) -> None:
+    """Give devices back what they had reserved, as far as nobody else took it."""
+    for name in names:
+        try:
+            await reserve(context, instance, [name], {})
+        except CorralError as error:
+            log.warning("Device %s of %s has lost its reservation: %s", name, instance.storage_name, error)
+
+
+async def restore_all(context: Context, instance: Instance) -> None:
+    """Have the devices of a running instance set again what others reset; a failure is logged."""
+    for name, config in instance.expanded_devices.items():
+        kind = registry.find(config)
+        if isinstance(kind, Restorable):
+            try:
+                await kind.restore(device_context(context, instance, name, config, {}))
+            except (CorralError, OSError):
+                log.exception("Failed to restore device %s of %s", name, instance.storage_name)
 
 
 async def attach_all(context: Context, instance: Instance, undo: Rollback) -> Attached:

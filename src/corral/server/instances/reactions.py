@@ -6,7 +6,7 @@ import logging
 from corral.server.context import Context
 from corral.server.host.netlink import Netlink
 from corral.server.host.threads import in_thread
-from corral.server.instances import running, store
+from corral.server.instances import attach, running, store
 from corral.server.networks.model import Network, NetworkChanged, NetworkRepaired, NetworkType
 
 log = logging.getLogger(__name__)
@@ -29,10 +29,11 @@ async def reconnect(context: Context, network: Network) -> None:
     """Put the host's ends of running NICs back on a bridge that was made anew."""
     if network.type is not NetworkType.BRIDGE:
         return
-    ports = []
+    ports, users = [], []
     for instance in await context.db.read(store.list_instances):
         if running.find(context, instance) is None:
             continue
+        users.append(instance)
         for name, device in instance.expanded_devices.items():
             bridge = device.get("network") or device.get("parent")
             host_name = device.get("host_name") or instance.config.get(f"volatile.{name}.host_name")
@@ -40,6 +41,8 @@ async def reconnect(context: Context, network: Network) -> None:
                 ports.append(host_name)
     if ports:
         await in_thread(_connect, network.name, ports)
+    for instance in users:
+        await attach.restore_all(context, instance)
 
 
 def _connect(bridge: str, ports: list[str]) -> None:

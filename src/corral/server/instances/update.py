@@ -236,8 +236,10 @@ async def _apply_devices(
     if container is not None:
         for name in changes.removed:
             await _unplug(context, old, name)
+    undo.add(attach.reserve_again, context, old, changes.removed)
     await attach.remove_all(context, old, changes.removed)
     made = await attach.prepare(context, new, changes.added)
+    await attach.reserve(context, new, changes.added, made)
     if container is not None:
         for name in changes.added:
             made.update(await _plug(context, new, name, made, undo))

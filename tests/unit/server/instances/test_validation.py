@@ -91,7 +91,7 @@ NIC = {"type": "nic", "nictype": "bridged", "parent": "br0"}
         {"root": ROOT, "eth0": NIC},
         {"root": {**ROOT, "size": "10GiB"}, "eth0": {"type": "nic", "network": "lxdbr0", "name": "eth0"}},
         {"root": ROOT, "data": {"type": "disk", "path": "/mnt", "source": "/srv", "readonly": "true", "shift": "1"}},
-        {"root": ROOT, "gpu": {"type": "gpu", "whatever": "x"}, "off": {"type": "none"}},
+        {"root": ROOT, "gpu": {"type": "gpu", "id": "0"}, "off": {"type": "none"}},
     ],
 )
 def test_good_devices(devices: dict[str, dict[str, str]]) -> None:

@@ -1,12 +1,10 @@
 """NICs on a bridge: of a managed network (`network=`) or of a bridge that the host has (`parent=`)."""
 
-import ipaddress
-import socket
 from collections.abc import Mapping
 from functools import partial
 
 from corral import units
-from corral.errors import InvalidRequest, NotFound, NotSupported
+from corral.errors import InvalidRequest, NotFound
 from corral.server.devices.model import (
     Attachment,
     Check,
@@ -21,60 +19,41 @@ from corral.server.devices.model import (
     check_mtu,
     check_networks,
 )
-from corral.server.devices.nic import veth
+from corral.server.devices.nic import addressing, filters, limits, routes, veth, vlans
+from corral.server.host import sysfs
 from corral.server.host.threads import in_thread
 from corral.server.keys import BIT_RATE, BOOL, UNSIGNED
 from corral.server.networks import reservations
 from corral.server.networks import store as networks
 from corral.server.networks.model import Network, NetworkType
-from corral.server.networks.reservations import Reservation
 
 _DEFAULT_PROJECT = "default"
 """Bridges have no projects: all projects use those of the default one."""
+_DEFAULT_MTU = 1500
 
+_FILTER_KEYS = frozenset({"security.mac_filtering", "security.ipv4_filtering", "security.ipv6_filtering"})
 _CHECKS: dict[str, Check] = {
-    **dict.fromkeys(("nictype", "network", "parent", "maas.subnet.ipv4", "maas.subnet.ipv6", "vlan.tagged"), anything),
+    **dict.fromkeys(("nictype", "network", "parent", "maas.subnet.ipv4", "maas.subnet.ipv6"), anything),
     "name": check_interface_name,
     "host_name": check_interface_name,
     "hwaddr": check_mac,
     "mtu": check_mtu,
     "ipv4.address": check_ipv4,
     "ipv6.address": check_ipv6,
-    **dict.fromkeys(("ipv4.routes", "ipv6.routes", "ipv4.routes.external", "ipv6.routes.external"), check_networks),
-    **dict.fromkeys(("limits.ingress", "limits.egress", "limits.max"), BIT_RATE.parse),
-    **dict.fromkeys(
-        (
-            "security.mac_filtering",
-            "security.ipv4_filtering",
-            "security.ipv6_filtering",
-            "security.port_isolation",
-        ),
-        BOOL.parse,
-    ),
+    **dict.fromkeys(routes.KEYS, check_networks),
+    **dict.fromkeys(limits.KEYS, BIT_RATE.parse),
+    **dict.fromkeys((*_FILTER_KEYS, "security.port_isolation"), BOOL.parse),
     "boot.priority": UNSIGNED.parse,
-    "vlan": anything,
+    "vlan": vlans.check_untagged,
+    "vlan.tagged": vlans.check_tagged,
 }
-_UNSUPPORTED = [
-    "limits.ingress",
-    "limits.egress",
-    "limits.max",
-    "security.mac_filtering",
-    "security.ipv4_filtering",
-    "security.ipv6_filtering",
-    "ipv4.routes",
-    "ipv6.routes",
-    "ipv4.routes.external",
-    "ipv6.routes.external",
-    "vlan",
-    "vlan.tagged",
-]
 _WITH_NETWORK_BANNED = ("nictype", "parent", "mtu", "maas.subnet.ipv4", "maas.subnet.ipv6")
 
 
 class BridgedNic:
     """A veth pair with one end on a bridge; liblxc makes it with the container, so it goes with the container."""
 
-    live_keys = frozenset({"ipv4.address", "ipv6.address", "boot.priority"})
+    live_keys = frozenset({"ipv4.address", "ipv6.address", "boot.priority"}) | limits.KEYS | routes.KEYS | _FILTER_KEYS
 
     def validate(self, config: Mapping[str, str], others: Mapping[str, Mapping[str, str]]) -> None:
         if config.get("network"):
@@ -83,89 +62,120 @@ class BridgedNic:
                     raise InvalidRequest(f'Cannot use "{key}" property in conjunction with "network" property')
         check_keys(config, _CHECKS, () if config.get("network") else ("parent",))
         veth.check_unique_name(config, others)
+        vlans.check_together(config)
+        if config.get("vlan") or config.get("vlan.tagged"):
+            for family in ("ipv4", "ipv6"):
+                if units.is_true(config.get(f"security.{family}_filtering")):
+                    raise InvalidRequest("IP filtering cannot be used with VLAN filtering")
 
     async def prepare(self, device: DeviceContext) -> Mapping[str, str | None]:
         network = await _find_network(device)
         if network is not None:
-            check_addresses(device.config, network)
-        elif device.config.get("ipv4.address") or device.config.get("ipv6.address"):
-            family = "ipv4" if device.config.get("ipv4.address") else "ipv6"
-            raise InvalidRequest(f"Cannot use manually specified {family}.address when using unmanaged parent bridge")
+            addressing.check_managed(device.config, network)
+            addressing.check_dns_name(device, network)
+        else:
+            addressing.check_unmanaged(device.config)
         return veth.prepare_identity(device)
+
+    async def reserve(self, device: DeviceContext) -> None:
+        network = await _find_network(device)
+        if network is not None:
+            await addressing.check_conflicts(device, network)
+            await addressing.reserve(device, network)
 
     async def attach(self, device: DeviceContext) -> Attachment:
         config = device.config
-        unsupported = [key for key in _UNSUPPORTED if config.get(key) and config[key].lower() != "false"]
-        if unsupported:
-            raise NotSupported(
-                f'Failed to start device "{device.device}": {unsupported[0]} is not supported by this server yet'
-            )
         network = await _find_network(device)
         bridge = network.name if network is not None else config["parent"]
-        if not _interface_exists(bridge):
+        if not sysfs.interface_exists(bridge):
             raise NotFound(f'Failed to start device "{device.device}": Parent device "{bridge}" doesn\'t exist')
         host_name = config.get("host_name") or veth.new_host_name()
         if network is not None:
-            await _reserve(device, network, veth.mac_of(device))
-        mtu = config.get("mtu") or (network.config.get("bridge.mtu", "") if network is not None else "")
-        isolated = units.is_true(config.get("security.port_isolation"))
+            await addressing.reserve(device, network)
+        settings = veth.settings_of(device, host_name, bridge, _mtu(config, network, bridge))
         return Attachment(
-            nic=Nic(veth.settings_of(device, host_name, bridge, mtu), host_name),
+            nic=Nic(settings, host_name),
             volatile={"host_name": host_name},
-            after_start=partial(in_thread, veth.tune_host_side, host_name, isolated),
+            release=partial(self._undo, device, bridge),
+            after_start=partial(self._set_up, device, network, host_name, bridge),
         )
 
+    async def _set_up(self, device: DeviceContext, network: Network | None, host_name: str, bridge: str) -> None:
+        config = device.config
+        await in_thread(veth.tune_host_side, host_name, units.is_true(config.get("security.port_isolation")))
+        await vlans.apply(host_name, bridge, config)
+        await in_thread(routes.change, bridge, [], routes.networks_of(config))
+        await limits.apply(host_name, config, is_new=True)
+        if filters.is_filtered(config):
+            await self._filter(device, network, host_name)
+
+    async def _filter(self, device: DeviceContext, network: Network | None, host_name: str) -> None:
+        allowed = await addressing.allowed_networks(device, network)
+        label = filters.label_of(device.project, device.instance, device.device)
+        one = filters.Filter(label, host_name, veth.mac_of(device), *allowed)
+        await filters.apply(one, device.context.member.product.name)
+
+    async def _undo(self, device: DeviceContext, bridge: str, config: Mapping[str, str] | None = None) -> None:
+        """Take back what does not go with the pair: routes through the bridge, filters."""
+        config = device.config if config is None else config
+        await in_thread(routes.change, bridge, routes.networks_of(config), [])
+        if filters.is_filtered(config):
+            label = filters.label_of(device.project, device.instance, device.device)
+            await filters.remove(label, device.context.member.product.name)
+
     async def update(self, device: DeviceContext, old: Mapping[str, str]) -> None:
+        await self.reserve(device)
+        host_name = veth.host_name_of(device)
+        if not device.pid or not host_name:
+            return
+        network, config = await _find_network(device), device.config
+        bridge = network.name if network is not None else config["parent"]
+        await in_thread(routes.change, bridge, routes.networks_of(old), routes.networks_of(config))
+        if limits.rates_of(old) != limits.rates_of(config):
+            await limits.apply(host_name, config, is_new=False)
+        if filters.is_filtered(config):
+            await self._filter(device, network, host_name)
+        elif filters.is_filtered(old):
+            label = filters.label_of(device.project, device.instance, device.device)
+            await filters.remove(label, device.context.member.product.name)
+
+    async def restore(self, device: DeviceContext) -> None:
+        """Set the routes and filters again that a repaired or changed network lost."""
+        host_name = veth.host_name_of(device)
         network = await _find_network(device)
-        if network is not None:
-            check_addresses(device.config, network)
-            await _reserve(device, network, veth.mac_of(device))
+        if host_name and network is not None:
+            await in_thread(routes.change, network.name, [], routes.networks_of(device.config))
+            if filters.is_filtered(device.config):
+                await self._filter(device, network, host_name)
 
     async def detach(self, device: DeviceContext) -> None:
-        return
+        await self._undo(device, device.config.get("network") or device.config.get("parent", ""))
 
     async def plug(self, device: DeviceContext) -> Mapping[str, str | None]:
-        attachment = await self.attach(device)
-        assert attachment.nic is not None
-        settings = dict(attachment.nic.settings)
-        await in_thread(veth.plug, settings, device.pid)
-        if attachment.after_start is not None:
-            await attachment.after_start()
-        return attachment.volatile
+        return await veth.plug_attachment(device, await self.attach(device))
 
     async def unplug(self, device: DeviceContext) -> None:
-        host_name = device.config.get("host_name") or device.volatile.get("host_name")
+        host_name = veth.host_name_of(device)
         if host_name:
             await in_thread(veth.unplug, host_name)
+        await self.detach(device)
 
     async def remove(self, device: DeviceContext) -> None:
         try:
             network = await _find_network(device)
-        except NotFound:
+        except (NotFound, InvalidRequest):
             return
         if network is not None:
-            await reservations.release(device.context, network, device.storage_name, device.device)
+            await reservations.release(device.context, network, device.storage_name, device.device, veth.mac_of(device))
 
 
-def check_addresses(config: Mapping[str, str], network: Network) -> None:
-    """Raise InvalidRequest for a static address that the managed network cannot give."""
-    for family in ("ipv4", "ipv6"):
-        address, subnet = config.get(f"{family}.address", ""), network.config.get(f"{family}.address", "")
-        if address in ("", "none"):
-            continue
-        if subnet in ("", "none") or network.config.get(f"{family}.dhcp", "").lower() in ("false", "0", "no", "off"):
-            raise InvalidRequest(
-                f'Cannot specify "{family}.address" when DHCP is disabled (unless using security.{family}_filtering) '
-                f'on network "{network.name}"'
-            )
-        interface = ipaddress.ip_interface(subnet)
-        wanted = ipaddress.ip_address(address)
-        if wanted not in interface.network:
-            raise InvalidRequest(f'Device IP address "{address}" not within network "{network.name}" subnet')
-        if wanted == interface.ip:
-            raise InvalidRequest(
-                f'IP address "{address}" is assigned to parent managed network device "{network.name}"'
-            )
+def _mtu(config: Mapping[str, str], network: Network | None, bridge: str) -> str:
+    """The MTU that the config, the network or else the bridge gives; nothing where it is the usual one."""
+    given = config.get("mtu") or (network.config.get("bridge.mtu", "") if network is not None else "")
+    if given:
+        return given
+    inherited = sysfs.read_int(f"/sys/class/net/{bridge}/mtu", _DEFAULT_MTU)
+    return str(inherited) if inherited != _DEFAULT_MTU else ""
 
 
 async def _find_network(device: DeviceContext) -> Network | None:
@@ -179,26 +189,3 @@ async def _find_network(device: DeviceContext) -> Network | None:
     if network.type is not NetworkType.BRIDGE:
         raise InvalidRequest("Specified network must be of type bridge")
     return network
-
-
-async def _reserve(device: DeviceContext, network: Network, mac: str) -> None:
-    def fixed(family: str) -> str | None:
-        address = device.config.get(f"{family}.address", "")
-        return address if address not in ("", "none") else None
-
-    reservation = Reservation(
-        instance=device.storage_name,
-        device=device.device,
-        hwaddr=mac,
-        ipv4=fixed("ipv4"),
-        ipv6=fixed("ipv6"),
-        hostname=device.instance if device.project == "default" else f"{device.instance}.{device.project}",
-    )
-    await reservations.reserve(device.context, network, reservation)
-
-
-def _interface_exists(name: str) -> bool:
-    try:
-        return socket.if_nametoindex(name) > 0
-    except OSError:
-        return False

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from corral.errors import InvalidRequest
-from corral.server.devices.model import DeviceContext
+from corral.server.devices.model import Attachment, DeviceContext
 from corral.server.host import pidfd
 from corral.server.host.netlink import Netlink
+from corral.server.host.threads import in_thread
 
 
 def generate_mac() -> str:
@@ -39,6 +40,11 @@ def prepare_identity(device: DeviceContext) -> dict[str, str | None]:
     return made
 
 
+def host_name_of(device: DeviceContext) -> str:
+    """The host's end of the pair, or an empty text where there is none yet."""
+    return device.config.get("host_name") or device.volatile.get("host_name", "")
+
+
 def mac_of(device: DeviceContext) -> str:
     """The address that the instance's end has."""
     return device.config.get("hwaddr") or device.volatile.get("hwaddr", "")
@@ -64,6 +70,19 @@ def tune_host_side(host_name: str, isolated: bool) -> None:
         Path(f"/proc/sys/net/ipv6/conf/{host_name}/disable_ipv6").write_text("1")
     if isolated:
         Path(f"/sys/class/net/{host_name}/brport/isolated").write_text("1")
+
+
+async def plug_attachment(device: DeviceContext, attachment: Attachment) -> Mapping[str, str | None]:
+    """Put the pair of an attachment into the running container; returns the volatile values to remember."""
+    assert attachment.nic is not None
+    await in_thread(plug, dict(attachment.nic.settings), device.pid)
+    try:
+        if attachment.after_start is not None:
+            await attachment.after_start()
+    except BaseException:
+        await in_thread(unplug, attachment.nic.host_name)
+        raise
+    return attachment.volatile
 
 
 def plug(settings: Mapping[str, str], pid: int) -> None:
