@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from corral.errors import InvalidRequest
 from corral.server.context import Context
+from corral.server.db.database import Tx
 from corral.server.host.cgroup import Cgroup, Hierarchies, Setting
 from corral.server.host.idmap import IdMap
 from corral.server.keys import KeyType
@@ -45,7 +46,8 @@ class Attachment:
 
     `rules` are the control group's device rules (`c 1:5 rwm`), which count for privileged containers, `settings` its
     other limits. `volatile` are keys below `volatile.DEVICE.` to remember (None forgets). `release` undoes what the
-    attach did outside the instance and is called when the start fails; `after_start` is called once it runs.
+    attach did outside the instance and is called when the start fails; `after_start` is called once it runs, then
+    `start` with the device in the running instance.
     """
 
     nic: Nic | None = None
@@ -55,6 +57,7 @@ class Attachment:
     volatile: Mapping[str, str | None] = field(default_factory=dict)
     release: Callable[[], Awaitable[None]] | None = None
     after_start: Callable[[], Awaitable[None]] | None = None
+    start: Callable[["DeviceContext"], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,8 @@ class DeviceContext:
     prefix, `used_names` the interface names that other devices of the instance have, `devices` all of its devices.
     `pid` is 0 while it is stopped; `idmap` is that of the running container or of its next start, None for a
     privileged one. `cgroup` finds the control groups of the running container (in a thread: it asks the monitor), and
-    `allow` lets them use a device or not, by a rule (in a thread, too). `shares_volume` tells whether another running
+    `allow` lets them use a device or not, by a rule (in a thread, too). `host_name_of` gives
+    the host's interface of another NIC, `shares_volume` tells whether another running
     instance has the custom volume of a pool.
     """
 
@@ -87,6 +91,7 @@ class DeviceContext:
     hierarchies: Hierarchies | None = None
     cgroup: Callable[[], Cgroup] | None = None
     allow: Callable[[str, bool], None] | None = None
+    host_name_of: Callable[[str], str] | None = None
     shares_volume: Callable[[str, str], Awaitable[bool]] | None = None
 
     @property
@@ -147,6 +152,15 @@ class Reserving(Protocol):
 
     async def reserve(self, device: DeviceContext) -> None:
         """Reserve it. Raises Conflict where another instance has it."""
+        ...
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A device whose config must fit something that the database knows, before any instance has it."""
+
+    def check_place(self, tx: Tx, config: Mapping[str, str]) -> None:
+        """Raise InvalidRequest or NotFound where it does not."""
         ...
 
 

@@ -11,6 +11,7 @@ from corral.server.devices.model import Device
 from corral.server.devices.nic.bridged import BridgedNic
 from corral.server.devices.nic.p2p import P2pNic
 from corral.server.devices.none import NoDevice
+from corral.server.devices.proxy import Proxy
 from corral.server.devices.tpm import Tpm
 from corral.server.devices.unix import UNIX_BLOCK, UNIX_CHAR, UNIX_HOTPLUG, USB
 
@@ -25,7 +26,8 @@ DEVICES: dict[str, Device] = {
     "unix-char": UNIX_CHAR,
     "unix-hotplug": UNIX_HOTPLUG,
     "usb": USB,
-    **dict.fromkeys(("infiniband", "pci", "proxy"), _LATER),
+    "proxy": Proxy(),
+    **dict.fromkeys(("infiniband", "pci"), _LATER),
 }
 NICS: dict[str, Device] = {
     "bridged": BridgedNic(),

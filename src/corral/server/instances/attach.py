@@ -1,5 +1,6 @@
 """An instance's devices in bulk: prepared when they are added, attached at a start, detached after a stop."""
 
+import asyncio
 import logging
 import re
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ class Attached:
 
     attachments: list[Attachment] = field(default_factory=list)
     volatile: dict[str, str | None] = field(default_factory=dict)
+    by_name: dict[str, Attachment] = field(default_factory=dict)
 
 
 def device_context(
@@ -53,6 +55,7 @@ def device_context(
         idmap=None if instance.privileged else idmap,
         hierarchies=hierarchies,
         cgroup=partial(container.cgroup, hierarchies) if container is not None else None,
+        host_name_of=lambda other: values.get(f"volatile.{other}.host_name", ""),
         shares_volume=partial(_is_used_by_another, context, instance),
         allow=partial(container.allow_device, hierarchies) if container is not None else None,
     )
@@ -131,8 +134,20 @@ async def attach_all(context: Context, instance: Instance, undo: Rollback) -> At
         if attachment.release is not None:
             undo.add(attachment.release)
         attached.attachments.append(attachment)
+        attached.by_name[name] = attachment
         attached.volatile.update({f"volatile.{name}.{key}": value for key, value in attachment.volatile.items()})
     return attached
+
+
+async def start_all(context: Context, instance: Instance, attached: Attached) -> None:
+    """What the devices do once the instance runs."""
+    hooks = [one.after_start for one in attached.attachments if one.after_start is not None]
+    if hooks:
+        await asyncio.gather(*(hook() for hook in hooks))
+    for name, attachment in attached.by_name.items():
+        if attachment.start is not None:
+            config = instance.expanded_devices[name]
+            await attachment.start(device_context(context, instance, name, config, attached.volatile))
 
 
 async def detach_all(context: Context, instance: Instance) -> dict[str, str | None]:

@@ -1,6 +1,5 @@
 """Starts an instance: a list of small steps, each undone if a later one fails."""
 
-import asyncio
 import logging
 import os
 import uuid
@@ -101,7 +100,7 @@ async def launch(context: Context, instance: Instance) -> RunningContainer:
         await _attach_devices(state, undo)
         await _apply_templates(state)
         await _spawn(state, undo)
-        await _finish_devices(state)
+        await attach.start_all(context, instance, state.attached)
         await _remember(state)
         undo.commit()
     assert state.container is not None
@@ -234,12 +233,6 @@ def _remove_files(paths: Paths) -> None:
     for path in (paths.target, paths.seccomp):
         if path is not None:
             path.unlink(missing_ok=True)
-
-
-async def _finish_devices(state: _Start) -> None:
-    hooks = [one.after_start for one in state.attached.attachments if one.after_start is not None]
-    if hooks:
-        await asyncio.gather(*(hook() for hook in hooks))
 
 
 async def _remember(state: _Start) -> None:

@@ -13,7 +13,7 @@ from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.devices import registry
 from corral.server.devices.disk import is_root_disk
-from corral.server.devices.model import HotPluggable
+from corral.server.devices.model import HotPluggable, Placed
 from corral.server.instances import (
     attach,
     backup_file,
@@ -289,6 +289,17 @@ async def _resize_root(context: Context, old: Instance, new: Instance) -> None:
         await volumes.resize(context, await root_volume.get(context, new), size)
 
 
+def _check_places(tx: Tx, project: str, profile: str) -> None:
+    """Raise InvalidRequest where a device of a profile cannot be had, whoever uses it."""
+    for name, config in store.get_profiles(tx, project, [profile])[0].devices.items():
+        kind = registry.find(config)
+        if isinstance(kind, Placed):
+            try:
+                kind.check_place(tx, config)
+            except InvalidRequest as error:
+                raise InvalidRequest(f'Device validation failed for "{name}": {error}') from error
+
+
 async def apply_profile(context: Context, project: str, profile: str, write: Callable[[Tx], object]) -> None:
     """Change a profile by `write`, unless an instance would lose its root disk by it, and bring its instances along.
 
@@ -303,6 +314,7 @@ async def apply_profile(context: Context, project: str, profile: str, write: Cal
             facts.check_privilege(context.member.product, after[old.id].expanded_config)
             _check_root_disk(old, after[old.id])
         permissions.check_profile(tx, project)
+        _check_places(tx, project, profile)
         return [(old, after[old.id]) for old in before]
 
     pairs = await context.db.write(change)

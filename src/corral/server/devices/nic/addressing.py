@@ -123,6 +123,10 @@ def reservation_of(device: DeviceContext) -> Reservation:
 async def reserve(device: DeviceContext, network: Network) -> Reservation:
     """Reserve the NIC's addresses; one whose addresses are filtered gets those that it has none of. Raises Conflict."""
     wanted = reservation_of(device)
+    if all(network.config.get(f"{family}.address", "") in ("", "none") for family, _ in _FAMILIES):
+        # Nobody serves addresses or names there.
+        await reservations.release(device.context, network, device.storage_name, device.device)
+        return wanted
     versions = [
         version
         for family, version in _FAMILIES

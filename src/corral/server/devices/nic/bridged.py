@@ -5,6 +5,7 @@ from functools import partial
 
 from corral import units
 from corral.errors import InvalidRequest, NotFound
+from corral.server.db.database import Tx
 from corral.server.devices.model import (
     Attachment,
     Check,
@@ -67,6 +68,12 @@ class BridgedNic:
             for family in ("ipv4", "ipv6"):
                 if units.is_true(config.get(f"security.{family}_filtering")):
                     raise InvalidRequest("IP filtering cannot be used with VLAN filtering")
+
+    def check_place(self, tx: Tx, config: Mapping[str, str]) -> None:
+        name = config.get("network") or config.get("parent", "")
+        network = networks.find_network(tx, _DEFAULT_PROJECT, name)
+        if network is not None and network.type is NetworkType.BRIDGE:
+            addressing.check_managed(config, network)
 
     async def prepare(self, device: DeviceContext) -> Mapping[str, str | None]:
         network = await _find_network(device)
