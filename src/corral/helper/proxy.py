@@ -1,8 +1,8 @@
 """One proxy device: listens on one side of a container's border and connects to the other. A process of its own.
 
 Started with a JSON description as its only argument and outliving the daemon. It listens first, then enters the side
-that it connects to, gives up its rights and serves; the pid of what serves is told on standard output. Streams are moved by splice(2),
-so their bytes never enter Python; datagrams go one by one.
+that it connects to, gives up its rights and serves; the pid of what serves is told on standard output. Streams are
+moved by splice(2), so their bytes never enter Python; datagrams go one by one.
 """
 
 import asyncio

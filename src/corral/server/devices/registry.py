@@ -9,7 +9,10 @@ from corral.server.devices.gpu import Gpu
 from corral.server.devices.later import UnsupportedDevice
 from corral.server.devices.model import Device
 from corral.server.devices.nic.bridged import BridgedNic
+from corral.server.devices.nic.macvlan import MacvlanNic
+from corral.server.devices.nic.networked import NetworkedNic
 from corral.server.devices.nic.p2p import P2pNic
+from corral.server.devices.nic.physical import PhysicalNic
 from corral.server.devices.none import NoDevice
 from corral.server.devices.proxy import Proxy
 from corral.server.devices.tpm import Tpm
@@ -29,18 +32,21 @@ DEVICES: dict[str, Device] = {
     "proxy": Proxy(),
     **dict.fromkeys(("infiniband", "pci"), _LATER),
 }
+NETWORKED = NetworkedNic()
 NICS: dict[str, Device] = {
     "bridged": BridgedNic(),
     "p2p": P2pNic(),
-    **dict.fromkeys(("ipvlan", "macvlan", "ovn", "physical", "routed", "sriov"), _LATER),
+    "macvlan": MacvlanNic(),
+    "physical": PhysicalNic(),
+    **dict.fromkeys(("ipvlan", "ovn", "routed", "sriov"), _LATER),
 }
 
 
 def find(config: Mapping[str, str]) -> Device | None:
-    """The kind of a device, None for a type that is unknown. A NIC of a managed network is bridged."""
+    """The kind of a device, None for a type that is unknown."""
     kind = config.get("type", "")
     if kind == "nic":
-        return NICS.get("bridged" if config.get("network") else config.get("nictype", ""))
+        return NETWORKED if config.get("network") else NICS.get(config.get("nictype", ""))
     return DEVICES.get(kind)
 
 

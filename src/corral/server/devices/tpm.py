@@ -36,6 +36,12 @@ class Tpm:
     async def remove(self, device: DeviceContext) -> None:
         return
 
+    async def plug(self, device: DeviceContext) -> Mapping[str, str | None]:
+        raise _absence(device)
+
+    async def unplug(self, device: DeviceContext) -> None:
+        return
+
 
 def _absence(device: DeviceContext) -> NotSupported:
     if shutil.which("swtpm") is None:

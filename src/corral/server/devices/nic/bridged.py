@@ -131,6 +131,7 @@ class BridgedNic:
             await filters.remove(label, device.context.member.product.name)
 
     async def update(self, device: DeviceContext, old: Mapping[str, str]) -> None:
+        await self.prepare(device)
         await self.reserve(device)
         host_name = veth.host_name_of(device)
         if not device.pid or not host_name:

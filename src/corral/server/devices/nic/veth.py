@@ -40,6 +40,11 @@ def prepare_identity(device: DeviceContext) -> dict[str, str | None]:
     return made
 
 
+def name_of(device: DeviceContext) -> str:
+    """The interface's name inside."""
+    return device.config.get("name") or device.volatile.get("name", "eth0")
+
+
 def host_name_of(device: DeviceContext) -> str:
     """The host's end of the pair, or an empty text where there is none yet."""
     return device.config.get("host_name") or device.volatile.get("host_name", "")
@@ -52,7 +57,7 @@ def mac_of(device: DeviceContext) -> str:
 
 def settings_of(device: DeviceContext, host_name: str, bridge: str = "", mtu: str = "") -> tuple[tuple[str, str], ...]:
     """The keys by which liblxc makes the pair."""
-    name = device.config.get("name") or device.volatile.get("name", "eth0")
+    name = name_of(device)
     optional = (("link", bridge), ("mtu", mtu))
     return (
         ("type", "veth"),

@@ -1,0 +1,77 @@
+"""What NICs on a parent interface of the host share: the parent, by name or by a managed network, and its VLAN."""
+
+from collections.abc import Mapping
+
+from corral.errors import InvalidRequest, NotFound
+from corral.server.devices.model import (
+    Check,
+    DeviceContext,
+    anything,
+    check_interface_name,
+    check_keys,
+    check_mac,
+    check_mtu,
+)
+from corral.server.devices.nic import veth, vlans
+from corral.server.host import sysfs
+from corral.server.host.threads import in_thread
+from corral.server.keys import BOOL, UNSIGNED
+from corral.server.networks import store as networks
+from corral.server.networks.model import NetworkType
+
+CHECKS: dict[str, Check] = {
+    **dict.fromkeys(("nictype", "network", "parent", "maas.subnet.ipv4", "maas.subnet.ipv6"), anything),
+    "name": check_interface_name,
+    "hwaddr": check_mac,
+    "mtu": check_mtu,
+    "vlan": vlans.check_id,
+    "gvrp": BOOL.parse,
+    "boot.priority": UNSIGNED.parse,
+}
+_WITH_NETWORK_BANNED = ("nictype", "parent", "mtu", "vlan", "maas.subnet.ipv4", "maas.subnet.ipv6", "gvrp")
+CREATED = "last_state.created"
+
+
+def validate(
+    config: Mapping[str, str], others: Mapping[str, Mapping[str, str]], checks: Mapping[str, Check] = CHECKS
+) -> None:
+    """Check the keys of a NIC that needs a parent or a network."""
+    if config.get("network"):
+        for key in _WITH_NETWORK_BANNED:
+            if config.get(key):
+                raise InvalidRequest(f'Cannot use "{key}" property in conjunction with "network" property')
+    check_keys(config, checks, () if config.get("network") else ("parent",))
+    veth.check_unique_name(config, others)
+
+
+async def resolve(device: DeviceContext, kind: NetworkType) -> dict[str, str]:
+    """The NIC's config with the parent, VLAN and MTU of its managed network."""
+    config = {key: value for key, value in device.config.items() if value}
+    name = config.get("network")
+    if not name:
+        return config
+    try:
+        network = await device.context.db.read(networks.get_network, "default", name)
+    except NotFound as error:
+        raise NotFound(f'Error loading network config for "{name}": {error}') from error
+    if network.type is not kind:
+        raise InvalidRequest(f"Specified network must be of type {kind.value}")
+    for key in ("parent", "vlan", "mtu"):
+        if network.config.get(key):
+            config[key] = network.config[key]
+    return config
+
+
+async def ensure(device: DeviceContext, config: Mapping[str, str]) -> tuple[str, bool]:
+    """The interface to use, and whether it was made now: the VLAN of a parent, or the parent."""
+    parent, vlan = config["parent"], config.get("vlan", "")
+    if not sysfs.interface_exists(parent):
+        raise InvalidRequest(f'Failed to start device "{device.device}": Parent device "{parent}" doesn\'t exist')
+    created = await in_thread(vlans.ensure_interface, parent, vlan)
+    return vlans.interface_of(parent, vlan), created
+
+
+async def release(device: DeviceContext, config: Mapping[str, str], *, created: bool = False) -> None:
+    """Delete the VLAN's interface where it was made for this NIC."""
+    if config.get("vlan") and (created or device.volatile.get(CREATED) == "true"):
+        await in_thread(vlans.remove_interface, config["parent"], config["vlan"])

@@ -1,0 +1,198 @@
+"""Devices of containers on a real kernel: put into running ones and taken out again, and there after a start."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.client import Client
+from harness.daemon import Daemon
+from harness.waiting import until
+
+Make = Callable[..., str]
+
+
+def add(lxc: Client, name: str, device: str, *args: str | Path) -> None:
+    lxc("config", "device", "add", name, device, *map(str, args))
+
+
+def run(lxc: Client, name: str, *argv: str) -> str:
+    return lxc("exec", name, "--", *argv).strip()
+
+
+def test_a_directory_comes_and_goes(lxc: Client, make_instance: Make, tmp_path: Path) -> None:
+    name = make_instance()
+    tmp_path.chmod(0o755)
+    (tmp_path / "file").write_text("hello")
+    add(lxc, name, "data", "disk", f"source={tmp_path}", "path=/srv/data", "readonly=true")
+    assert run(lxc, name, "cat", "/srv/data/file") == "hello"
+    assert "Read-only" in lxc.fails("exec", name, "--", "touch", "/srv/data/other")
+    lxc("restart", "--force", name)
+    assert run(lxc, name, "cat", "/srv/data/file") == "hello"
+    lxc("config", "device", "remove", name, "data")
+    assert lxc.fails("exec", name, "--", "ls", "/srv/data")
+
+
+def test_a_shifted_directory_has_its_owners_inside(lxc: Client, make_instance: Make, daemon: Daemon) -> None:
+    source = daemon.state_dir / "storage-pools" / "shifted-source"
+    source.mkdir(mode=0o755)
+    try:
+        (source / "file").touch()
+        os.chown(source / "file", 123, 456)
+        name = make_instance()
+        add(lxc, name, "data", "disk", f"source={source}", "path=/mnt")
+        assert run(lxc, name, "stat", "-c", "%u:%g", "/mnt/file") == "65534:65534"
+        lxc("config", "device", "set", name, "data", "shift", "true")
+        assert run(lxc, name, "stat", "-c", "%u:%g", "/mnt/file") == "123:456"
+        lxc("restart", "--force", name)
+        assert run(lxc, name, "stat", "-c", "%u:%g", "/mnt/file") == "123:456"
+        lxc("stop", "--force", name)
+    finally:
+        (source / "file").unlink()
+        source.rmdir()
+
+
+def test_a_custom_volume_is_owned_by_its_containers_root(lxc: Client, make_instance: Make) -> None:
+    pool = lxc("profile", "device", "get", "default", "root", "pool").strip()
+    lxc("storage", "volume", "create", pool, "attached")
+    try:
+        name = make_instance()
+        add(lxc, name, "data", "disk", f"pool={pool}", "source=attached", "path=/mnt")
+        run(lxc, name, "touch", "/mnt/made")
+        assert run(lxc, name, "stat", "-c", "%u", "/mnt/made") == "0"
+        lxc("config", "device", "remove", name, "data")
+        assert lxc.fails("exec", name, "--", "ls", "/mnt/made")
+    finally:
+        lxc("storage", "volume", "delete", pool, "attached")
+
+
+@pytest.mark.parametrize("kind", ["unix-char", "unix-block"])
+def test_a_device_file_comes_and_goes(lxc: Client, daemon: Daemon, make_instance: Make, kind: str) -> None:
+    name = make_instance()
+    add(lxc, name, "node", kind, "path=/srv/node", "major=1", "minor=3", "mode=640", "uid=7")
+    word = "block" if kind == "unix-block" else "character"
+    assert run(lxc, name, "stat", "-c", "%F %a %u %t %T", "/srv/node") == f"{word} special file 640 7 1 3"
+    assert (daemon.state_dir / "devices" / name / "unix.node.srv-node").exists()
+    lxc("config", "device", "remove", name, "node")
+    assert lxc.fails("exec", name, "--", "ls", "/srv/node")
+    assert not (daemon.state_dir / "devices" / name).exists()
+
+
+def test_a_device_file_that_appears_later(lxc: Client, make_instance: Make) -> None:
+    source = Path("/dev") / f"corral-test-{os.getpid()}"
+    name = make_instance()
+    add(lxc, name, "node", "unix-char", f"source={source}", "path=/srv/node", "required=false")
+
+    def is_there() -> bool:
+        return lxc.run("exec", name, "--", "test", "-c", "/srv/node").returncode == 0
+
+    assert not is_there()
+    os.mknod(source, 0o600 | 0o020000, os.makedev(1, 3))
+    try:
+        until(is_there, "the device in the container")
+    finally:
+        source.unlink()
+    until(lambda: not is_there(), "the device out of the container")
+
+
+def test_privileged_containers_may_use_their_devices_only(lxc: Client, make_instance: Make) -> None:
+    name = make_instance(config={"security.privileged": "true"})
+    add(lxc, name, "kmsg", "unix-char", "source=/dev/kmsg", "path=/srv/kmsg")
+    run(lxc, name, "dd", "if=/dev/null", "of=/srv/kmsg")
+    lxc("config", "device", "remove", name, "kmsg")
+
+
+def test_absent_hardware_is_told(lxc: Client, make_instance: Make) -> None:
+    name = make_instance()
+    words = ("config", "device", "add", name, "x")
+    assert "Failed to detect requested GPU device" in lxc.fails(*words, "gpu", "id=77")
+    assert "Required USB device not found" in lxc.fails(*words, "usb", "vendorid=ffff", "required=true")
+    assert "Required Unix Hotplug" in lxc.fails(*words, "unix-hotplug", "vendorid=ffff", "required=true")
+    assert "TPM" in lxc.fails(*words, "tpm", "path=/dev/tpm0", "pathrm=/dev/tpmrm0").upper()
+    add(lxc, name, "x", "usb", "vendorid=ffff")
+    lxc("config", "device", "remove", name, "x")
+
+
+def test_rates_of_a_pair_change_live(lxc: Client, make_instance: Make) -> None:
+    name, host_name = make_instance(), f"vtest{os.getpid() % 100000}"
+    add(
+        lxc, name, "eth1", "nic", "nictype=p2p", f"host_name={host_name}", "limits.ingress=3Mbit", "limits.egress=4Mbit"
+    )
+
+    def shown(*argv: str) -> str:
+        return subprocess.run(["tc", *argv], check=True, capture_output=True, text=True).stdout
+
+    assert "3Mbit" in shown("class", "show", "dev", host_name)
+    assert "4Mbit" in shown("filter", "show", "dev", host_name, "egress")
+    lxc("config", "device", "set", name, "eth1", "limits.max=5Mbit", "ipv4.routes=192.0.2.77/32")
+    assert "5Mbit" in shown("class", "show", "dev", host_name)
+    assert "192.0.2.77" in subprocess.run(["ip", "route"], check=True, capture_output=True, text=True).stdout
+    lxc("config", "device", "remove", name, "eth1")
+    assert not Path("/sys/class/net", host_name).exists()
+
+
+@contextlib.contextmanager
+def echo(listener: socket.socket) -> Iterator[None]:
+    """Answer every connection with what it sends, as long as the block lasts."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                with client:
+                    while data := client.recv(65536):
+                        client.sendall(data)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        listener.close()
+
+
+def test_a_proxy_to_the_host(lxc: Client, make_instance: Make, tmp_path: Path) -> None:
+    name, path = make_instance(), tmp_path / "echo.sock"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    tmp_path.chmod(0o755)
+    with echo(listener):
+        words = ("proxy", "bind=instance", "listen=tcp:127.0.0.1:4321", f"connect=unix:{path}")
+        add(lxc, name, "door", *words)
+        assert run(lxc, name, "sh", "-c", "echo hello | nc 127.0.0.1 4321") == "hello"
+        lxc("restart", "--force", name)
+        assert run(lxc, name, "sh", "-c", "echo again | nc 127.0.0.1 4321") == "again"
+        lxc("config", "device", "remove", name, "door")
+        assert lxc.run("exec", name, "--", "sh", "-c", "echo no | nc 127.0.0.1 4321").stdout == b""
+
+
+def test_a_proxy_to_the_container(lxc: Client, make_instance: Make, tmp_path: Path) -> None:
+    name, path = make_instance(), tmp_path / "door.sock"
+    add(lxc, name, "door", "proxy", f"listen=unix:{path}", "connect=tcp:127.0.0.1:4321", "mode=0600")
+    assert path.stat().st_mode & 0o777 == 0o600
+    server = lxc.popen("exec", name, "--", "nc", "-l", "-p", "4321", "-e", "cat")
+    try:
+
+        def answer() -> bytes:
+            with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
+                client.settimeout(5)
+                client.connect(str(path))
+                client.sendall(b"x" * 100_000)
+                client.shutdown(socket.SHUT_WR)
+                return b"".join(iter(lambda: client.recv(65536), b""))
+            return b""
+
+        assert until(answer, "an answer through the proxy") == b"x" * 100_000
+    finally:
+        server.kill()
+        server.communicate()
+    lxc("stop", "--force", name)
+    assert not path.exists()
