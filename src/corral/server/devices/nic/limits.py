@@ -7,6 +7,7 @@ it: `limits.egress` is a police action on its ingress hook. The program tc (tc-h
 from collections.abc import Mapping
 
 from corral import units
+from corral.errors import CommandFailed, NotSupported
 from corral.server.host import command
 
 KEYS = frozenset({"limits.ingress", "limits.egress", "limits.max"})
@@ -49,5 +50,13 @@ async def apply(host_name: str, config: Mapping[str, str], *, is_new: bool) -> N
         clear = f"qdisc del dev {host_name} root\nqdisc del dev {host_name} ingress\n"
         await command.run(["tc", "-force", "-batch", "-"], stdin=clear, ok=(0, 1, 2))
     script = render(host_name, rates_of(config))
-    if script:
+    if not script:
+        return
+    try:
         await command.run(["tc", "-batch", "-"], stdin=script)
+    except CommandFailed as error:
+        if "TC action module" in error.stderr:
+            raise NotSupported(
+                "limits.egress and limits.max need traffic policing (act_police), which this kernel does not have"
+            ) from error
+        raise
