@@ -191,9 +191,13 @@ def test_refresh_replaces_an_image(api: Api, streams: Streams) -> None:
     pull(api, from_streams(streams, alias="test/1"), auto_update=True, aliases=[{"name": "followed"}])
     assert api.run("POST", f"/1.0/images/{old}/refresh")["metadata"]["refreshed"] is False
     new = streams.add("20240201", METADATA, root("new"))
+    api.create("old", "followed")
     assert api.run("POST", f"/1.0/images/{old}/refresh")["metadata"]["refreshed"] is True
     assert api.get("/1.0/images/aliases/followed")["target"] == new
     assert api.get(f"/1.0/images/{new}")["auto_update"] is True
+    # The pool that had the old one has the new one.
+    assert [url.rpartition("/")[2] for url in api.get("/1.0/storage-pools/default/volumes/image")] == [new]
+    api.delete("old")
     with pytest.raises(ApiError, match="404"):
         api.get(f"/1.0/images/{old}")
 

@@ -29,9 +29,10 @@ from corral.server.host import systemd
 from corral.server.host.threads import in_thread
 from corral.server.images import delete as images
 from corral.server.images import update as image_updates
-from corral.server.images.model import ImageDeleted, ImageRefreshed
+from corral.server.images.model import ImageDeleted, ImageRefreshed, ImageReplaced
 from corral.server.images.preferences import Preferences, ServerPreferences
 from corral.server.instances import boot as instances
+from corral.server.instances import image_source
 from corral.server.lifetime import Lifetime
 from corral.server.locks import Locks
 from corral.server.networks import startup as networks
@@ -176,9 +177,18 @@ class Daemon:
         self.context.events.on(SettingsChanged, self._move_directories)
         self.context.events.on(ImageDeleted, self._forget_image)
         self.context.events.on(ImageRefreshed, self._forget_image)
+        self.context.events.on(ImageReplaced, self._replace_image)
         self._warnings = Recorder(self.context)
         self._warnings.subscribe()
         self._activated = False
+
+    async def _replace_image(self, event: ImageReplaced) -> None:
+        source = image_source.volume_source(self.context, event.new_fingerprint)
+        try:
+            await volumes.replace_image(self.context, event.fingerprint, source)
+        except (CorralError, OSError) as error:
+            # The first instance will try again.
+            log.warning("The new image %s is not in all pools yet: %s", event.new_fingerprint, error)
 
     async def _forget_image(self, event: ImageDeleted | ImageRefreshed) -> None:
         await volumes.delete_image(self.context, event.fingerprint)

@@ -213,6 +213,17 @@ async def delete_cached(context: Context, pool: Pool, fingerprint: str) -> None:
             await delete(context, volume)
 
 
+async def replace_image(context: Context, fingerprint: str, new: ImageSource) -> None:
+    """Unpack a newer image in those pools that have the older one, so that its first instance need not wait."""
+    for pool in await context.db.read(store.list_pools):
+        if pools.status(context, pool) != model.CREATED:
+            continue
+        if await context.db.read(store.find_volume, pool, "default", fingerprint, VolumeType.IMAGE) is None:
+            continue
+        async with context.locks.hold("image volume", pool.id, new.fingerprint):
+            await _ensure_image(context, open_driver(context.member, pool), pool, new)
+
+
 async def mount(context: Context, volume: Volume) -> Path:
     """Make the volume's directory usable and return it."""
     pools.check_usable(context, volume.pool)
