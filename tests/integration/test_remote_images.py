@@ -355,6 +355,20 @@ def test_projects_share_the_files_of_an_image(api: Api, other: Api, here: Daemon
     api.call("DELETE", "/1.0/projects/second")
 
 
+def test_a_server_cannot_claim_the_private_image_of_another_project(api: Api, streams: Streams) -> None:
+    private = upload(api, "secret of the default project")
+    api.call("POST", "/1.0/projects", {"name": "tenant", "config": {"features.images": "true"}})
+    streams.add("20240101", METADATA, root("bait"))
+    items = streams.products["test:1:amd64:default"]["versions"]["20240101"]["items"]
+    items["meta"]["combined_rootxz_sha256"] = private
+    streams.write()
+    body = {"name": "thief", "source": from_streams(streams, alias="test/1")}
+    with pytest.raises(ApiError, match="fingerprint doesn't match"):
+        api.run("POST", "/1.0/instances?project=tenant", body)
+    assert api.get("/1.0/images?project=tenant") == []
+    api.call("DELETE", "/1.0/projects/tenant")
+
+
 def test_a_disk_limit_of_a_project_holds(api: Api, streams: Streams) -> None:
     streams.add("20240101", METADATA, root("limit"))
     config = {"features.images": "true", "limits.disk": "1kB"}

@@ -30,12 +30,14 @@ class Terms:
     """How a fetched image is kept. `cached` marks one that only an instance needs: it may go when unused.
 
     `prefer_cached` takes an image that came by the same alias before, if it is kept up to date; `fresh` has the
-    server's catalog read anew.
+    server's catalog read anew. `visible` are the projects whose private images may be shared instead of downloaded
+    (None: all): a server named by a client may claim to have whatever fingerprint it likes.
     """
 
     cached: bool = False
     prefer_cached: bool = False
     fresh: bool = False
+    visible: frozenset[str] | None = frozenset()
 
 
 def open_server(context: Context, source: RemoteSource, *, fresh: bool = False) -> ImageServer:
@@ -51,20 +53,27 @@ def open_server(context: Context, source: RemoteSource, *, fresh: bool = False) 
     raise InvalidRequest(f"Unsupported protocol: {source.protocol}")
 
 
-async def from_remote(context: Context, project: str, source: RemoteSource, wanted: Wanted) -> dict[str, str]:
-    """Add an image of another server, or change the one that is here already; what the operation shows of it."""
+async def from_remote(
+    context: Context, project: str, source: RemoteSource, wanted: Wanted, visible: frozenset[str] | None
+) -> dict[str, str]:
+    """Add an image of another server, or change the one that is here already; what the operation shows of it.
+
+    `visible` as in `Terms`.
+    """
     await context.db.read(alias_store.check_free, project, [name for name, _ in wanted.aliases])
-    image = await fetch(context, project, source, wanted, Terms())
+    image = await fetch(context, project, source, wanted, Terms(visible=visible))
     await context.db.write(_apply_wanted, image, wanted)
     shown = {"fingerprint": image.fingerprint, "size": str(image.size)}
     report(**shown)
     return shown
 
 
-async def from_url(context: Context, project: str, url: str, wanted: Wanted) -> dict[str, str]:
+async def from_url(
+    context: Context, project: str, url: str, wanted: Wanted, visible: frozenset[str] | None
+) -> dict[str, str]:
     """Add the image that a server has at a URL."""
     source = await resolve_url(context.parts[Outbound], url, context.member.product.version)
-    return await from_remote(context, project, source, wanted)
+    return await from_remote(context, project, source, wanted, visible)
 
 
 async def from_project(
@@ -107,11 +116,23 @@ async def fetch(context: Context, project: str, source: RemoteSource, wanted: Wa
             return present
         update_source = _update_source(source, found)
         other = await context.db.read(store.find_anywhere, found.fingerprint)
-        if other is not None:
+        if other is not None and _may_share(other, source, terms):
             if found.properties is not None:
                 other = replace(other, properties=found.properties)
             return await create.add_image(context, _belonging(other, project, wanted, terms, update_source), None)
         return await _download(context, server, source, found, _Target(project, wanted, terms, update_source))
+
+
+def _may_share(other: Image, source: RemoteSource, terms: Terms) -> bool:
+    """Whether another project's image may be given to who asks: it is public here or at the server it came from."""
+    if other.public or terms.visible is None or other.project in terms.visible:
+        return True
+    origin = other.update_source
+    return origin is not None and (origin.server, origin.protocol, origin.certificate) == (
+        source.server,
+        source.protocol,
+        source.certificate,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,10 +105,11 @@ def find_by_source(tx: Tx, source: UpdateSource, kind: str, architecture: str) -
     types = [TYPES.index(kind)] if kind in TYPES else list(range(len(TYPES)))
     row = tx.row(
         "SELECT i.id FROM images i JOIN images_source s ON s.image_id = i.id WHERE s.server = ? AND s.protocol = ?"
-        " AND s.alias = ? AND i.auto_update = 1 AND i.architecture = ?"
+        " AND s.certificate = ? AND s.alias = ? AND i.auto_update = 1 AND i.architecture = ?"
         f" AND i.type IN ({rows.marks(types)}) ORDER BY i.creation_date DESC LIMIT 1",
         source.server,
         PROTOCOLS.index(source.protocol),
+        source.certificate,
         source.alias,
         ARCHITECTURES.index(architecture),
         *types,

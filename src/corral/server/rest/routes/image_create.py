@@ -121,7 +121,9 @@ async def _create_as_told(request: Request, data: bytes) -> Operation:
         case "image":
             return _fetch(request, source, wanted)
         case "url":
-            return request.start_on({}, DOWNLOADING, fetch.from_url, request.project, source.url, wanted)
+            return request.start_on(
+                {}, DOWNLOADING, fetch.from_url, request.project, source.url, wanted, request.caller.projects
+            )
         case "instance" | "container" | "virtual-machine" | "snapshot":
             return await _publish(request, body, source, wanted)
     raise InvalidRequest(f"Invalid images JSON: unknown type of source {source.type!r}")
@@ -148,7 +150,9 @@ def _fetch(request: Request, source: wire.ImagesPostSource, wanted: Wanted) -> O
         project=source.project,
     )
     fetch.open_server(request.context, remote)
-    return request.start_on({}, DOWNLOADING, fetch.from_remote, request.project, remote, wanted)
+    return request.start_on(
+        {}, DOWNLOADING, fetch.from_remote, request.project, remote, wanted, request.caller.projects
+    )
 
 
 async def _publish(request: Request, body: wire.ImagesPost, source: wire.ImagesPostSource, wanted: Wanted) -> Operation:
