@@ -82,7 +82,7 @@ def _check_storage_flags(invocation: Invocation, available: list[str]) -> None:
     if backend and backend not in available:
         raise CorralError(f"The requested backend '{backend}' isn't available on your system (missing tools)")
     loop, device = invocation.number("storage-create-loop"), invocation.text("storage-create-device")
-    if backend in ("", "dir"):
+    if (backend or _default_backend(invocation, available)) == "dir":
         if loop != -1 or device or invocation.text("storage-pool"):
             raise CorralError(
                 "None of --storage-pool, --storage-create-device or --storage-create-loop may be used with the 'dir'"
@@ -145,9 +145,13 @@ def _network_config(invocation: Invocation) -> dict[str, str]:
     return config
 
 
+def _default_backend(invocation: Invocation, available: list[str]) -> str:
+    """Where no backend is named: LXD chooses `dir`, Corral btrfs where the kernel has it."""
+    return "btrfs" if invocation.session.product.name != "lxd" and "btrfs" in available else "dir"
+
+
 def _compose_pool(invocation: Invocation, available: list[str]) -> dict[str, Any]:
-    """The pool: LXD chooses `dir` where nothing is said, Corral a btrfs loop where the kernel can."""
-    by_itself = "btrfs" if invocation.session.product.name != "lxd" and "btrfs" in available else "dir"
+    """The pool that the flags describe."""
     loop, device = invocation.number("storage-create-loop"), invocation.text("storage-create-device")
     source = invocation.text("storage-pool")
     config: dict[str, str] = {}
@@ -160,7 +164,7 @@ def _compose_pool(invocation: Invocation, available: list[str]) -> dict[str, Any
     name = source if source and (device or loop != -1) else "default"
     return {
         "name": name,
-        "driver": invocation.text("storage-backend") or by_itself,
+        "driver": invocation.text("storage-backend") or _default_backend(invocation, available),
         "config": config,
         "description": "",
     }

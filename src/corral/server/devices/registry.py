@@ -86,7 +86,9 @@ def find_root_disk(devices: Mapping[str, Mapping[str, str]]) -> tuple[str, Mappi
     """The name and config of the only root disk; InvalidRequest where there is none or more than one."""
     found = [(name, config) for name, config in devices.items() if is_root_disk(config)]
     if not found:
-        raise InvalidRequest("No root device could be found")
+        raise InvalidRequest(
+            "No root device could be found: neither the instance nor its profiles have a disk with path=/ and pool=POOL"
+        )
     if len(found) > 1:
         raise InvalidRequest("More than one root device found")
     return found[0]
