@@ -31,8 +31,8 @@ def from_der(der: bytes) -> str:
 
 
 def from_base64(text: str) -> bytes:
-    """DER bytes from plain base64; raises InvalidRequest."""
+    """DER bytes from plain base64, in one line or several; raises InvalidRequest."""
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(text.replace("\n", "").replace("\r", ""), validate=True)
     except (ValueError, binascii.Error) as error:
         raise InvalidRequest(f"Invalid certificate data: {error}") from error

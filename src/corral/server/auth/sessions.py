@@ -20,5 +20,5 @@ class Sessions:
         Websockets, streams and upgraded connections end with them, and so what runs for those.
         """
         for transport in list(self._transports.pop(fingerprint, ())):
-            if transport is not besides:
+            if transport is not besides and not transport.is_closing():
                 transport.abort()

@@ -25,11 +25,15 @@ _TYPES = {Lifecycle: "lifecycle", Logging: "logging", OperationChanged: "operati
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Listener:
-    """A queue of wire events for one watcher. `lost` is set when the queue ran over and the watcher must go."""
+    """A queue of wire events for one watcher. `lost` is set when the queue ran over and the watcher must go.
+
+    `allowed` are the projects that the watcher may see at all; None is all, and events of no project besides.
+    """
 
     types: frozenset[str]
     project: str | None
     queue: "asyncio.Queue[dict[str, Any] | None]"
+    allowed: frozenset[str] | None = None
     lost: bool = False
 
 
@@ -60,6 +64,8 @@ class Events:
         for listener in list(self._listeners):
             if kind not in listener.types or (project and listener.project not in (None, project)):
                 continue
+            if listener.allowed is not None and project not in listener.allowed:
+                continue
             wire = wire or to_wire(event, self._location)
             try:
                 listener.queue.put_nowait(wire)
@@ -71,9 +77,9 @@ class Events:
         """Whether anybody listens to a type of event."""
         return any(kind in listener.types for listener in self._listeners)
 
-    def listen(self, types: frozenset[str], project: str | None) -> Listener:
-        """Start to listen to types of events, of one project or, with None, of all."""
-        listener = Listener(types, project, asyncio.Queue(QUEUE_LENGTH))
+    def listen(self, types: frozenset[str], project: str | None, allowed: frozenset[str] | None = None) -> Listener:
+        """Start to listen to types of events, of one project or, with None, of all that are allowed."""
+        listener = Listener(types, project, asyncio.Queue(QUEUE_LENGTH), allowed)
         self._listeners.add(listener)
         return listener
 

@@ -150,7 +150,7 @@ class Dispatcher:
         return responses.sync(result, headers=headers)
 
     def _collection(self, request: Request, listing: Listing[Any]) -> web.StreamResponse:
-        items = listing.items
+        items = permission.visible(request, listing.items)
         permission.hide_used_by(request, items)
         expression = request.query.get("filter")
         if expression:

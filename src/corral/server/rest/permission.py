@@ -1,17 +1,30 @@
 """What a caller may do: everybody, the trusted, administrators, and clients restricted to some projects."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from corral.errors import Forbidden
 from corral.server.rest.request import Request
 from corral.server.rest.routing import Access, Route
 
+T = TypeVar("T")
+
 PROJECT_NOUNS = frozenset(
     {"instances", "images", "profiles", "networks", "network-acls", "network-zones", "operations", "events"}
 )
 """Resources that belong to a project as a whole; of storage pools only the volumes and buckets do."""
+
+OVER_PROJECTS = frozenset(
+    {
+        "/1.0/events",
+        "/1.0/instances",
+        "/1.0/operations",
+        "/1.0/storage-pools/{pool}/volumes",
+        "/1.0/storage-pools/{pool}/volumes/{type}",
+    }
+)
+"""What is listed over all projects at once."""
 
 POOL_NOUNS = frozenset({"volumes", "buckets"})
 READ_ONLY = frozenset({"GET", "HEAD"})
@@ -43,10 +56,22 @@ def check_project(request: Request, route: Route) -> None:
         if route.method not in READ_ONLY and not route.pattern.startswith("/1.0/certificates"):
             raise Forbidden(_REFUSED)
         return
-    if request.requested_project not in projects or request.all_projects:
+    if request.all_projects:
+        # What is listed is filtered by `visible`, operations and events by their routes.
+        if route.method not in READ_ONLY or route.pattern not in OVER_PROJECTS:
+            raise Forbidden(_REFUSED)
+        return
+    if request.requested_project not in projects:
         raise Forbidden(_REFUSED)
     if route.method not in READ_ONLY and request.project not in projects:
         raise Forbidden(_REFUSED)
+
+
+def visible(request: Request, values: Sequence[T]) -> Sequence[T]:
+    """Those of the wire objects of all projects that a caller may see; what does not say its project is hidden."""
+    if request.caller.projects is None or not request.all_projects:
+        return values
+    return [value for value in values if getattr(value, "project", None) in request.caller.projects]
 
 
 def hide_used_by(request: Request, values: Iterable[Any]) -> None:

@@ -171,7 +171,12 @@ async def test_restricted_clients(server: Server, client_certificate: Make) -> N
         ("GET", "/1.0/projects/other/state"),
         ("GET", "/1.0/profiles"),
         ("GET", "/1.0/profiles?project=other"),
-        ("GET", "/1.0/instances?all-projects=true"),
+        ("GET", "/1.0/profiles?all-projects=true"),
+        ("GET", "/1.0/instances/c1?all-projects=true"),
+        ("POST", "/1.0/instances?all-projects=true"),
+        ("GET", "/1.0/instances?project=other"),
+        ("GET", "/1.0/events?project=other"),
+        ("GET", "/1.0/images?project=other"),
         ("POST", "/1.0/profiles?project=other"),
         ("POST", "/1.0/projects"),
         ("POST", "/1.0/storage-pools"),
@@ -224,7 +229,7 @@ async def test_a_client_replaces_its_own_certificate(server: Server, client_cert
     stranger = client_certificate("stranger")
     await trust(server, stranger, restricted=True, projects=["p"])
     changed = {**entry, "certificate": new.read_text()}
-    assert (await server.ask_tls(port, "PUT", path, changed, cert=stranger)).status == 403
+    assert (await server.ask_tls(port, "PUT", path, changed, cert=stranger)).status == 404
     assert (await server.ask_tls(port, "PUT", path, changed, cert=old)).status == 200
     assert (await server.ask_tls(port, "GET", "/1.0", cert=old)).metadata["auth"] == "untrusted"
     assert (await server.ask_tls(port, "GET", "/1.0", cert=new)).metadata["auth"] == "trusted"

@@ -8,7 +8,7 @@ import msgspec
 from corral import units
 from corral.api import certificates as wire
 from corral.api.urls import url
-from corral.errors import Forbidden, InvalidRequest
+from corral.errors import Forbidden, InvalidRequest, NotFound
 from corral.server.auth import certificates, password, pem, tokens
 from corral.server.auth.certificates import Certificate
 from corral.server.auth.guesses import Guesses
@@ -44,10 +44,15 @@ def _publish(request: Request, action: str, fingerprint: str) -> None:
     request.context.events.publish(Lifecycle(f"certificate-{action}", url("/1.0/certificates", fingerprint)))
 
 
+def _is_visible(request: Request, certificate: Certificate) -> bool:
+    """Entries name projects: who is no administrator sees its own only."""
+    return request.caller.admin or certificate.fingerprint == request.caller.username
+
+
 @routes.get("")
 async def list_certificates(request: Request) -> Listing[wire.Certificate]:
     """List the trusted certificates."""
-    found = await request.db.read(certificates.list_certificates)
+    found = [one for one in await request.db.read(certificates.list_certificates) if _is_visible(request, one)]
     return Listing([_to_wire(one) for one in found], lambda one: url("/1.0/certificates", one.fingerprint))
 
 
@@ -135,7 +140,10 @@ def _material(request: Request, body: wire.CertificatesPost) -> bytes:
 @routes.get("/{fingerprint}", put=wire.CertificatePut)
 async def get_certificate(request: Request, fingerprint: str) -> wire.Certificate:
     """Get a trusted certificate by the start of its fingerprint."""
-    return _to_wire(await request.db.read(certificates.get_certificate, fingerprint))
+    found = await request.db.read(certificates.get_certificate, fingerprint)
+    if not _is_visible(request, found):
+        raise NotFound("Certificate not found")
+    return _to_wire(found)
 
 
 @routes.put("/{fingerprint}")

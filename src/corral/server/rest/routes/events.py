@@ -26,7 +26,7 @@ async def watch_events(request: Request) -> web.StreamResponse:
     if request.caller.projects is not None:
         words -= {"logging"}
     project = None if request.all_projects else request.requested_project
-    listener = request.context.events.listen(words, project)
+    listener = request.context.events.listen(words, project, request.caller.projects)
     try:
         socket = await websocket.accept(request.raw)
         sender = asyncio.create_task(_send(socket, listener), name="events")
