@@ -15,6 +15,8 @@ from corral.server.devices.volume_disks import Source
 from corral.server.host import blockdev, mount
 from corral.server.host.threads import in_thread
 from corral.server.keys import BOOL, SIZE, UNSIGNED
+from corral.server.projects import restrictions
+from corral.server.projects import store as projects
 from corral.server.storage import store as storage
 
 _PROPAGATIONS = ("private", "shared", "slave", "unbindable", "rshared", "rslave", "runbindable", "rprivate")
@@ -66,6 +68,8 @@ class Disk:
                 await volume_disks.find(device, pool)
             return {}
         source = config.get("source", "")
+        if source.startswith("/"):
+            await _allowed_source(device, source)
         if _is_required(config) and source.startswith("/") and not await in_thread(os.path.lexists, source):
             raise InvalidRequest(f'Missing source path "{source}" for disk "{device.device}"')
         return {}
@@ -177,6 +181,25 @@ def _check_source(config: Mapping[str, str], source: str) -> None:
         raise InvalidRequest("Source path must be absolute for local sources")
 
 
+async def _allowed_source(device: DeviceContext, source: str) -> str:
+    """A path of the host, with its links followed where the project restricts the paths. Raises InvalidRequest."""
+    project = await device.context.db.read(projects.get_project, device.project)
+    if not restrictions.is_restricted(project):
+        return source
+    parent = restrictions.allowed_path(project, source)
+    if parent == "/":
+        return source
+    refused = f'Disk source path "{source}" not allowed by project for disk "{device.device}"'
+    if parent is None:
+        raise InvalidRequest(refused)
+    if units.is_true(device.config.get("shift")):
+        raise InvalidRequest('The "shift" property cannot be used with a restricted source path')
+    real, allowed = await in_thread(os.path.realpath, source), await in_thread(os.path.realpath, parent)
+    if os.path.commonpath([real, allowed]) != allowed:
+        raise InvalidRequest(f"{refused}: a link leads out of {parent}")
+    return real
+
+
 async def _source_of(device: DeviceContext) -> Source | None:
     """What a disk shows; None where it is not there and not required."""
     config = device.config
@@ -194,6 +217,7 @@ async def _source_of(device: DeviceContext) -> Source | None:
             f'Failed to start device "{device.device}": Config drives are for virtual machines; containers read '
             "cloud-init's seed from their templates"
         )
+    source = await _allowed_source(device, source)
     shifted = units.is_true(config.get("shift")) and not device.privileged
     try:
         mode = (await in_thread(os.stat, source)).st_mode

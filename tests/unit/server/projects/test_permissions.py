@@ -78,7 +78,7 @@ async def test_a_profile_cannot_lift_its_instances_above_a_limit(db: Database) -
         profiles.update_profile(tx, "p", "default", "", {"limits.processes": "30"}, {})
         permissions.check_profile(tx, "p")
 
-    with pytest.raises(Forbidden, match='Reached maximum aggregate value "20" for "limits.processes" in project "p"'):
+    with pytest.raises(Forbidden, match=r'Reached maximum aggregate value "20" for "limits.processes" in project "p"'):
         await db.write(change)
     assert (await db.read(profiles.get_profile, "p", "default")).config == {"limits.processes": "10"}
 
@@ -195,9 +195,9 @@ def test_volatile_keys_stay_the_servers() -> None:
     present = {"volatile.uuid": "x"}
     restrictions.check_volatile(project, CONTAINER, "c1", {"volatile.uuid": "x", "user.a": "1"}, present)
     restrictions.check_volatile(project, CONTAINER, "c1", {"volatile.eth0.hwaddr": "x"}, {})
-    with pytest.raises(Forbidden, match='Changing "volatile.uuid" on container "c1" in project "p" is forbidden'):
+    with pytest.raises(Forbidden, match=r'Changing "volatile.uuid" on container "c1" in project "p" is forbidden'):
         restrictions.check_volatile(project, CONTAINER, "c1", {"volatile.uuid": "y"}, present)
-    with pytest.raises(Forbidden, match='Setting "volatile.uuid"'):
+    with pytest.raises(Forbidden, match=r'Setting "volatile.uuid"'):
         restrictions.check_volatile(project, CONTAINER, "c1", {"volatile.uuid": "y"}, {})
     restrictions.check_volatile(_project({}), CONTAINER, "c1", {"volatile.uuid": "y"}, {})
 
