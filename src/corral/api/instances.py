@@ -241,3 +241,31 @@ class InstanceFull(Instance, kw_only=True):
     backups: list[dict[str, Any]] | None = None
     state: InstanceState | None = None
     snapshots: list[InstanceSnapshot] | None = None
+
+
+class InstanceBackupsPost(msgspec.Struct, kw_only=True):
+    """A backup to make. Without a name it gets the next of its series; without an expiry it stays."""
+
+    name: str = ""
+    expires_at: str | None = None
+    instance_only: bool = False
+    container_only: bool = False
+    optimized_storage: bool = False
+    compression_algorithm: str = ""
+
+
+class InstanceBackupPost(msgspec.Struct, kw_only=True):
+    """The new name of a backup."""
+
+    name: str = ""
+
+
+class InstanceBackup(msgspec.Struct, kw_only=True):
+    """A backup of an instance."""
+
+    name: str
+    created_at: str
+    expires_at: str
+    instance_only: bool
+    container_only: bool
+    optimized_storage: bool

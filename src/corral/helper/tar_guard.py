@@ -34,6 +34,9 @@ _SAFE_DEVICES = frozenset({(0, 0), (1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0
 """Character devices that give nothing away: whiteouts, null, zero, full, random, urandom, tty, console, ptmx."""
 _ROOTED = ("/metadata.yaml", "/rootfs/", "/templates/")
 """Absolute names of an image's own parts."""
+INDEX = "backup/index.yaml"
+"""What says what a backup holds."""
+_DOCUMENTS = {"image": "metadata.yaml", "backup": INDEX}
 _PAX_NAMES = ("path", "linkpath", "size", "GNU.sparse.name")
 
 
@@ -79,12 +82,15 @@ class Contents:
 class Policy:
     """Which members are taken (True), left out (False) or hostile (Refused), one call for each in turn.
 
-    `layout` is `image` (metadata.yaml, templates/, rootfs/, rootfs.img) or `rootfs` (a bare root file system).
+    `layout` is `image` (metadata.yaml, templates/, rootfs/, rootfs.img), `rootfs` (a bare root file system) or
+    `backup` (backup/index.yaml, and an instance's volume below backup/container/ and backup/snapshots/NAME/). Of a
+    backup all parts are taken, or with `prefix` only what is below that part.
     """
 
-    def __init__(self, layout: str, limits: Limits, *, allow_devices: bool = True) -> None:
+    def __init__(self, layout: str, limits: Limits, *, allow_devices: bool = True, prefix: str = "") -> None:
         self.layout = layout
         self.limits = limits
+        self.prefix = prefix
         self.allow_devices = allow_devices
         self.contents = Contents()
         self._links: set[str] = set()
@@ -100,6 +106,8 @@ class Policy:
             raise TooLarge(f"it unpacks to more than the {self.limits.size} bytes that are allowed or free")
         self._refuse_detours(member)
         if self.layout == "image" and not self._belongs(member):
+            return False
+        if self.layout == "backup" and not self._belongs_to_backup(member):
             return False
         if member.kind in (CHARACTER, BLOCK_DEVICE):
             return self._admit_device(member)
@@ -144,19 +152,54 @@ class Policy:
             return True
         return False
 
-    def _refuse_foreign_link(self, member: Member) -> None:
-        if member.kind == HARD_LINK and not relative_path(member.link, "the target of a hard link").startswith(
-            "rootfs/"
-        ):
+    def _belongs_to_backup(self, member: Member) -> bool:
+        if member.path == INDEX:
+            if member.kind != REGULAR:
+                raise Refused(f"{INDEX} is no regular file")
+            return not self.prefix
+        part = backup_part(member.path)
+        below = member.path.removeprefix(part).lstrip("/")
+        if part == "":
+            return False
+        top, _, rest = below.partition("/")
+        if top in ("", "rootfs", "templates") and not rest and member.kind != DIRECTORY:
+            raise Refused(f"{member.path!r} is no directory")
+        if top == "rootfs":
+            self.contents.has_root = True
+            self._refuse_foreign_link(member, f"{part}/rootfs/")
+        elif top == "templates" and rest and member.kind != REGULAR:
+            raise Refused(f"{member.path!r} is no regular file: templates/ holds nothing else")
+        elif top in ("metadata.yaml", "backup.yaml") and (rest or member.kind != REGULAR):
+            raise Refused(f"{member.path!r} is no regular file")
+        elif top not in ("", "rootfs", "templates", "metadata.yaml", "backup.yaml"):
+            return False
+        return not self.prefix or part == self.prefix
+
+    def _refuse_foreign_link(self, member: Member, root: str = "rootfs/") -> None:
+        if member.kind == HARD_LINK and not relative_path(member.link, "the target of a hard link").startswith(root):
             raise Refused(f"{member.path!r} is a hard link to {member.link!r}, outside rootfs")
 
     def _admit_device(self, member: Member) -> bool:
-        path = member.path.removeprefix("rootfs/") if self.layout == "image" else member.path
+        path = member.path
+        if self.layout == "backup":
+            path = path.removeprefix(backup_part(path) + "/")
+        if self.layout != "rootfs":
+            path = path.removeprefix("rootfs/")
         if path.startswith("dev/"):
             return False
         if member.kind == BLOCK_DEVICE or member.device not in _SAFE_DEVICES:
             raise Refused(f"{member.path!r} is a device node ({member.kind} {member.device[0]}:{member.device[1]})")
         return self.allow_devices
+
+
+def backup_part(path: str) -> str:
+    """The part of a backup that a member belongs to: backup/container, backup/snapshots/NAME, or none."""
+    words = path.split("/")
+    if words[:2] == ["backup", "container"]:
+        return "backup/container"
+    if words[:2] == ["backup", "snapshots"] and len(words) > 2:
+        return "/".join(words[:3])
+    return ""
 
 
 def relative_path(name: str, what: str = "a member") -> str:
@@ -197,8 +240,8 @@ class TarGuard:
                 for part in pending.raw:
                     self._write(part)
                 self._write(header)
-            if member.path == "metadata.yaml" and self._policy.layout == "image":
-                self._document(stored)
+            if member.path == _DOCUMENTS.get(self._policy.layout):
+                self._document(stored, member.path, admitted)
             else:
                 self._body(stored, admitted)
         self._write(bytes(2 * BLOCK))
@@ -278,14 +321,15 @@ class TarGuard:
             device = parse_number(header[329:337]), parse_number(header[337:345])
         return Member(path, kind, size, link, device), size
 
-    def _document(self, size: int) -> None:
+    def _document(self, size: int, name: str, admitted: bool) -> None:
         if size > DOCUMENT_LIMIT:
-            raise Refused(f"metadata.yaml is larger than {DOCUMENT_LIMIT} bytes")
+            raise Refused(f"{name} is larger than {DOCUMENT_LIMIT} bytes")
         if self._policy.contents.document is not None:
-            raise Refused("it holds metadata.yaml twice")
-        body = self._exactly(_padded(size), "metadata.yaml")
+            raise Refused(f"it holds {name} twice")
+        body = self._exactly(_padded(size), name)
         self._policy.contents.document = body[:size]
-        self._write(body)
+        if admitted:
+            self._write(body)
 
     def _body(self, size: int, admitted: bool) -> None:
         left = _padded(size)

@@ -60,7 +60,8 @@ class Request:
     """What to do with the archive on standard input.
 
     `decompress` is the program that turns it into a tar stream (empty: it is one), `squashfs` the file's path for a
-    squashfs. `target` is an existing directory, or empty to judge only.
+    squashfs. `target` is an existing directory, or empty to judge only. With `prefix` only what is below that path of
+    the archive is unpacked, without the path.
     """
 
     layout: str
@@ -69,6 +70,7 @@ class Request:
     target: str
     size: int
     members: int
+    prefix: str = ""
 
 
 def main() -> int:
@@ -99,9 +101,11 @@ def _tar(request: Request) -> Contents:
         *(program("tar"), "--extract", "--file=-", "--directory=/target", "--numeric-owner", "--same-owner"),
         *("--preserve-permissions", "--xattrs", "--xattrs-include=*", "--acls", "--restrict", "--force-local"),
         *("--no-overwrite-dir", "--warning=no-timestamp", "--blocking-factor=128"),
+        *([f"--strip-components={request.prefix.count('/') + 1}"] if request.prefix else []),
     ]
     confine(request.target)
-    policy = Policy(request.layout, Limits(request.size, request.members), allow_devices=_owns_devices())
+    limits = Limits(request.size, request.members)
+    policy = Policy(request.layout, limits, allow_devices=_owns_devices(), prefix=request.prefix)
     with contextlib.ExitStack() as stack:
         decompressor = None
         if decompress:

@@ -31,6 +31,7 @@ from corral.server.images import delete as images
 from corral.server.images import update as image_updates
 from corral.server.images.model import ImageDeleted, ImageRefreshed, ImageReplaced
 from corral.server.images.preferences import Preferences, ServerPreferences
+from corral.server.instances import backups
 from corral.server.instances import boot as instances
 from corral.server.instances import image_source
 from corral.server.lifetime import Lifetime
@@ -65,6 +66,7 @@ START_STEPS: tuple[Step, ...] = (
     images.sweep,
     networks.start_networks,
     instances.adopt,
+    backups.sweep,
     instances.autostart,
 )
 """What happens between the opening of the database and the first request, in this order."""
@@ -245,6 +247,7 @@ class Daemon:
         self._background.every(3600.0, "newer images", lambda: image_updates.update_all(self.context))
         self._background.every(60.0, "storage pools", lambda: pools.retry_mounts(self.context))
         self._background.every(60.0, "volume snapshots", lambda: custom_snapshots.delete_expired(self.context))
+        self._background.every(60.0, "expired backups", lambda: backups.delete_expired(self.context))
         self._dispatcher.ready.set()
         self._lifetime.ready.set()
         systemd.notify("READY=1")

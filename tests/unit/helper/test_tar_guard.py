@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -37,7 +38,7 @@ def archive(*entries: Entry, form: int = tarfile.GNU_FORMAT) -> bytes:
     return stream.getvalue()
 
 
-def judge(data: bytes, layout: str = "rootfs", limits: Limits = LIMITS, **options: bool) -> tuple[Contents, bytes]:
+def judge(data: bytes, layout: str = "rootfs", limits: Limits = LIMITS, **options: Any) -> tuple[Contents, bytes]:
     out = io.BytesIO()
     contents = TarGuard(io.BytesIO(data), Policy(layout, limits, **options), out.write).run()
     return contents, out.getvalue()
@@ -196,3 +197,71 @@ def test_an_image_may_name_its_own_parts_from_the_root() -> None:
     for name in ("/etc/passwd", "//rootfs/x", "/rootfs/../etc/passwd"):
         with pytest.raises(Refused):
             judge(archive(entry("metadata.yaml", b"{}"), entry(name, b"x")), "image")
+
+
+def directory_of(name: str) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type = tarfile.DIRTYPE
+    return info, b""
+
+
+def file_of(name: str, content: bytes = b"x") -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    return info, content
+
+
+def link_of(name: str, target: str, kind: bytes = tarfile.LNKTYPE) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info, b""
+
+
+BACKUP = (
+    file_of("backup/index.yaml", b"name: c1"),
+    directory_of("backup/snapshots/snap0"),
+    file_of("backup/snapshots/snap0/rootfs/old"),
+    directory_of("backup/container"),
+    file_of("backup/container/backup.yaml"),
+    file_of("backup/container/rootfs/new"),
+    link_of("backup/container/rootfs/linked", "backup/container/rootfs/new"),
+    file_of("backup/container/strange"),
+    file_of("elsewhere"),
+)
+
+
+def test_a_backup_is_judged_whole_and_taken_by_parts() -> None:
+    data = archive(*BACKUP)
+    contents, out = judge(data, "backup")
+    assert contents.document == b"name: c1"
+    assert contents.has_root
+    assert "backup/container/strange" not in names(out)
+    assert "elsewhere" not in names(out)
+    _, out = judge(data, "backup", prefix="backup/snapshots/snap0")
+    assert names(out) == ["backup/snapshots/snap0", "backup/snapshots/snap0/rootfs/old"]
+    _, out = judge(data, "backup", prefix="backup/container")
+    assert names(out) == [
+        "backup/container",
+        "backup/container/backup.yaml",
+        "backup/container/rootfs/new",
+        "backup/container/rootfs/linked",
+    ]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        link_of("backup/container/rootfs/a", "backup/snapshots/snap0/rootfs/old"),
+        link_of("backup/container/rootfs/a", "backup/index.yaml"),
+        link_of("backup/container", "/etc", tarfile.SYMTYPE),
+        link_of("backup/container/rootfs", "/etc", tarfile.SYMTYPE),
+        link_of("backup/container/templates/a", "/etc/shadow", tarfile.SYMTYPE),
+        link_of("backup/container/backup.yaml", "/etc/shadow", tarfile.SYMTYPE),
+        link_of("backup/index.yaml", "/etc/shadow", tarfile.SYMTYPE),
+        file_of("backup/container/../../etc/passwd"),
+        file_of("/etc/passwd"),
+    ],
+)
+def test_hostile_backups(entry: tuple[tarfile.TarInfo, bytes]) -> None:
+    with pytest.raises(Refused):
+        judge(archive(entry), "backup")

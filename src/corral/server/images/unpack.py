@@ -115,7 +115,47 @@ async def unpack(
         raise
 
 
-async def _run(path: Path, layout: str, target: Path | None, limit: int, progress: Progress | None) -> _Report:
+async def inspect_backup(path: Path) -> str:
+    """Read a backup to its end and judge every member; returns the text of its index.
+
+    Raises InvalidRequest with the reason where the archive is hostile, damaged or no backup of a container.
+    """
+    _refuse_squashfs(await in_thread(detect_format, path))
+    report = await _run(path, "backup", None, SIZE_LIMIT, None)
+    if report.document is None:
+        raise InvalidRequest("Backup is missing at backup/index.yaml")
+    return report.document
+
+
+async def unpack_part(path: Path, part: str, target: Path, progress: Progress | None = None) -> None:
+    """Unpack what is below one part of a backup (backup/container) into an existing, empty directory.
+
+    Raises InvalidRequest, or OSError (ENOSPC) where the space does not suffice; then nothing is left in `target`.
+    """
+    limit = await in_thread(_free_bytes, target)
+    try:
+        await _run(path, "backup", target, limit, progress, part)
+    except _TooLarge as error:
+        await in_thread(_empty, target)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
+    except BaseException:
+        await in_thread(_empty, target)
+        raise
+
+
+async def empty(directory: Path) -> None:
+    """Remove everything in a directory."""
+    await in_thread(_empty, directory)
+
+
+def _refuse_squashfs(kind: Format) -> None:
+    if kind in (Format.SQUASHFS, Format.QCOW2):
+        raise InvalidRequest("The backup is refused: only tar archives can be imported by this server")
+
+
+async def _run(
+    path: Path, layout: str, target: Path | None, limit: int, progress: Progress | None, prefix: str = ""
+) -> _Report:
     kind = await in_thread(detect_format, path)
     if kind is Format.QCOW2:
         raise InvalidRequest("Invalid image: a disk without metadata; give the metadata's file and the disk")
@@ -126,6 +166,7 @@ async def _run(path: Path, layout: str, target: Path | None, limit: int, progres
         "target": str(target.resolve()) if target is not None else "",
         "size": limit,
         "members": MEMBER_LIMIT,
+        "prefix": prefix,
     }
     archive = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
@@ -133,17 +174,17 @@ async def _run(path: Path, layout: str, target: Path | None, limit: int, progres
             completed = await python_helper.run("unarchive", json.dumps(request), stdin=archive, timeout_s=DEADLINE_S)
     finally:
         os.close(archive)
-    return _read_report(completed.stdout, path)
+    return _read_report(completed.stdout, path, "backup" if layout == "backup" else "image")
 
 
-def _read_report(output: str, path: Path) -> _Report:
+def _read_report(output: str, path: Path, noun: str) -> _Report:
     try:
         report = json.loads(output)
     except ValueError:
         raise InternalError(f"The helper that reads images gave no result for {path.name}") from None
     if "refused" in report:
         kind = _TooLarge if report["for_space"] else InvalidRequest
-        raise kind(f"The image is refused: {report['refused']}")
+        raise kind(f"The {noun} is refused: {report['refused']}")
     return _Report(**report)
 
 

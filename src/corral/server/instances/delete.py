@@ -10,7 +10,15 @@ from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.host.threads import in_thread
 from corral.server.instances import attach, busy, files, root_volume, running, snapshot_removal, start, store
-from corral.server.instances.model import Instance, devices_dir, is_true, log_dir, seccomp_path, target_path
+from corral.server.instances.model import (
+    Instance,
+    backups_dir,
+    devices_dir,
+    is_true,
+    log_dir,
+    seccomp_path,
+    target_path,
+)
 from corral.server.rollback import finish
 from corral.server.storage import store as storage
 from corral.server.storage import volumes
@@ -83,6 +91,7 @@ def remove_files(context: Context, instance: Instance) -> None:
     for path in (seccomp_path(member, instance), target_path(member, instance)):
         path.unlink(missing_ok=True)
     _remove_tree(log_dir(member, instance))
+    _remove_tree(backups_dir(member, instance))
     with contextlib.suppress(OSError):
         devices_dir(member, instance).rmdir()
 

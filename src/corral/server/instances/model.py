@@ -120,6 +120,11 @@ def log_dir(member: Member, instance: Instance) -> Path:
     return member.log_dir / instance.storage_name
 
 
+def backups_dir(member: Member, instance: Instance) -> Path:
+    """Where the instance's backups are."""
+    return member.state_dir / "backups" / "instances" / instance.storage_name
+
+
 def link_path(member: Member, instance: Instance) -> Path:
     """The link to the instance's volume: containers/NAME or virtual-machines/NAME."""
     folder = "containers" if instance.is_container else "virtual-machines"

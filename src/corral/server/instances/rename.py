@@ -12,7 +12,7 @@ from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle
 from corral.server.host.threads import in_thread
 from corral.server.instances import attach, backup_file, busy, files, names, root_volume, running, store
-from corral.server.instances.model import Instance, log_dir
+from corral.server.instances.model import Instance, backups_dir, log_dir
 from corral.server.rollback import finish
 from corral.server.storage import store as storage
 from corral.server.storage import volumes
@@ -79,8 +79,9 @@ async def _finish(context: Context, instance: Instance, new_name: str, *, templa
 
 def _move_files(context: Context, old: Instance, new: Instance) -> None:
     root_volume.remove_link(context.member, old)
-    with contextlib.suppress(FileNotFoundError):
-        log_dir(context.member, old).rename(log_dir(context.member, new))
+    for directory in (log_dir, backups_dir):
+        with contextlib.suppress(FileNotFoundError):
+            directory(context.member, old).rename(directory(context.member, new))
 
 
 async def relink(context: Context, instance: Instance) -> None:

@@ -120,3 +120,20 @@ def list_pending(tx: Tx) -> list[tuple[int, Snapshot]]:
         )
         for row in found
     ]
+
+
+def list_volume_configs(tx: Tx, volume_id: int) -> dict[str, dict[str, str]]:
+    """The configs of a volume's snapshots by their names."""
+    names = {
+        row[0]: row[1]
+        for row in tx.rows("SELECT id, name FROM storage_volumes_snapshots WHERE storage_volume_id = ?", volume_id)
+    }
+    configs = rows.read_configs(tx, "storage_volumes_snapshots_config", "storage_volume_snapshot_id", names)
+    return {names[snapshot_id]: config for snapshot_id, config in configs.items()}
+
+
+def write_volume_config(tx: Tx, volume_id: int, name: str, config: Mapping[str, str]) -> None:
+    """Replace the config of one snapshot of a volume."""
+    row = tx.row("SELECT id FROM storage_volumes_snapshots WHERE storage_volume_id = ? AND name = ?", volume_id, name)
+    if row is not None:
+        rows.write_config(tx, "storage_volumes_snapshots_config", "storage_volume_snapshot_id", row[0], config)

@@ -30,6 +30,9 @@ MAX_BODY = 16 * 1024 * 1024
 MAX_STRANGERS_BODY = 64 * 1024
 """Bytes of the body of one who is not trusted (yet): a certificate and a password."""
 
+UPLOAD = "application/octet-stream"
+"""The type of a body that is a file."""
+
 _INSTANCE_BASES = {"containers": "/1.0/containers", "virtual-machines": "/1.0/virtual-machines"}
 
 
@@ -98,6 +101,8 @@ class Dispatcher:
         permission.check_access(request, route)
         await self._resolve_project(request, route)
         permission.check_project(request, route)
+        if route.upload is not None and request.raw.content_type == UPLOAD:
+            return self._answer(request, route, await route.upload(request))
         arguments: dict[str, Any] = {name: request.arguments[name] for name in route.parameters}
         if route.body is not None:
             arguments["body"] = await self._body(request, route, routes)

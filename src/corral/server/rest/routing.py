@@ -52,6 +52,7 @@ class Route:
     put: type[msgspec.Struct] | None = None
     parameters: tuple[str, ...] = ()
     extension: str | None = None
+    upload: Handler | None = None
 
 
 @dataclass(eq=False)
@@ -83,20 +84,25 @@ class Routes:
         """Declare a PATCH of its own; the body is what was sent."""
         return self._add("PATCH", path, access)
 
-    def post(self, path: str, *, access: Access | None = None) -> "Register":
-        """Declare a POST."""
-        return self._add("POST", path, access)
+    def post(self, path: str, *, access: Access | None = None, upload: Handler | None = None) -> "Register":
+        """Declare a POST; `upload` serves it instead where the body is a file (application/octet-stream)."""
+        return self._add("POST", path, access, upload=upload)
 
     def delete(self, path: str, *, access: Access | None = None) -> "Register":
         """Declare a DELETE."""
         return self._add("DELETE", path, access)
 
     def _add(
-        self, method: str, path: str, access: Access | None, put: type[msgspec.Struct] | None = None
+        self,
+        method: str,
+        path: str,
+        access: Access | None,
+        put: type[msgspec.Struct] | None = None,
+        upload: Handler | None = None,
     ) -> "Register":
         def register(handler: H) -> H:
             pattern = self.prefix + path or "/"
-            route = Route(method, pattern, handler, access or self.access, self.feature, put=put)
+            route = Route(method, pattern, handler, access or self.access, self.feature, put=put, upload=upload)
             hints = get_type_hints(handler)
             names = list(inspect.signature(handler).parameters)[1:]
             route.body = hints.get("body")

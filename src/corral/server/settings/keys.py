@@ -177,6 +177,8 @@ METRICS_AUTHENTICATION = Key(
     "core.metrics_authentication", BOOL, "true", doc="Whether the metrics server asks for a certificate."
 )
 
+BACKUPS_COMPRESSION = Key("backups.compression_algorithm", COMPRESSION, "gzip", doc="Compression of backups.")
+
 CANDID_URL = Key("candid.api.url", STRING, doc="URL of the Candid server.")
 RBAC_URL = Key("rbac.api.url", STRING, doc="URL of the RBAC server.")
 
@@ -202,7 +204,7 @@ TABLE = KeyTable(
     _local("maas.machine", STRING, "Name of this server in MAAS."),
     _local("storage.backups_volume", VOLUME, "Volume (POOL/VOLUME) that holds the backups."),
     _local("storage.images_volume", VOLUME, "Volume (POOL/VOLUME) that holds the images."),
-    Key("backups.compression_algorithm", COMPRESSION, "gzip", doc="Compression of backups."),
+    BACKUPS_COMPRESSION,
     Key("cluster.images_minimal_replica", KeyType("integer", _replicas), "3", doc="Members that have each image."),
     Key("cluster.join_token_expiry", EXPIRY, "3H", doc="Life of a token to join the cluster."),
     Key("cluster.max_standby", KeyType("integer", _standby), "2", doc="Members that are stand-by of the database."),

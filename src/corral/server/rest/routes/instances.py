@@ -7,6 +7,7 @@ from corral.api.instances import InstancePatch, InstancePost, InstancePut, Insta
 from corral.api.urls import url
 from corral.errors import Forbidden, InvalidRequest, NotFound, NotSupported
 from corral.server.instances import (
+    backup_import,
     bulk,
     copy,
     create,
@@ -21,6 +22,7 @@ from corral.server.instances import (
 )
 from corral.server.instances.model import Instance, InstanceType
 from corral.server.operations.model import Operation
+from corral.server.rest import uploads
 from corral.server.rest.request import Request
 from corral.server.rest.responses import Listing
 from corral.server.rest.routing import Routes
@@ -73,7 +75,21 @@ async def _full(request: Request, found: list[Instance]) -> list[wire.InstanceFu
     return [render.full(request.context, one, states[one.id], snapshots.get(one.id, [])) for one in found]
 
 
-@routes.post("")
+async def import_instance(request: Request) -> Operation:
+    """Make an instance from a backup that is the body; its name and pool may be told by headers."""
+    headers = request.raw.headers
+    chunks = uploads.body_chunks(request.raw)
+    wanted = backup_import.Wanted(request.project, headers.get("X-LXD-name", ""), headers.get("X-LXD-pool", ""))
+    upload = await backup_import.receive(request.context, chunks, wanted)
+    return request.start_on(
+        resources(request, upload.name, container=True),
+        "Restoring backup",
+        backup_import.import_backup,
+        upload,
+    )
+
+
+@routes.post("", upload=import_instance)
 async def create_instance(request: Request, body: InstancesPost) -> Operation:
     """Create an instance."""
     if request.query.get("target"):

@@ -1,0 +1,120 @@
+"""/1.0/instances/NAME/backups."""
+
+from aiohttp import web
+
+from corral.api import instances as wire
+from corral.api.instances import InstanceBackupPost, InstanceBackupsPost
+from corral.api.urls import url
+from corral.errors import NotFound
+from corral.server.events.model import format_time, utc_now
+from corral.server.instances import backup_store, backups
+from corral.server.instances.backup_store import NEVER, Backup
+from corral.server.instances.model import Instance
+from corral.server.operations.model import Operation
+from corral.server.rest import files
+from corral.server.rest.files import SentFile
+from corral.server.rest.request import Request
+from corral.server.rest.responses import Listing
+from corral.server.rest.routes.instance_snapshots import parse_expiry
+from corral.server.rest.routes.instances import load, resources
+from corral.server.rest.routing import Routes
+
+routes = Routes("/1.0/instances/{name}/backups")
+
+
+def to_wire(backup: Backup) -> wire.InstanceBackup:
+    """The backup as clients see it."""
+    return wire.InstanceBackup(
+        name=backup.name,
+        created_at=backup.created_at,
+        expires_at=backup.expires_at or NEVER,
+        instance_only=backup.instance_only,
+        container_only=backup.instance_only,
+        optimized_storage=backup.optimized,
+    )
+
+
+async def _load(request: Request, name: str, backup_name: str) -> tuple[Instance, Backup]:
+    instance = await load(request, name)
+    try:
+        return instance, await request.db.read(backup_store.get_backup, instance.id, backup_name)
+    except NotFound as error:
+        raise NotFound(f"Load backup from database: {error}") from error
+
+
+@routes.get("")
+async def list_backups(request: Request, name: str) -> Listing[wire.InstanceBackup]:
+    """List the backups of an instance."""
+    instance = await load(request, name)
+    found = await request.db.read(backup_store.list_backups, instance.id)
+    return Listing(
+        [to_wire(one) for one in found],
+        lambda one: url(request.base, name, "backups", one.name, project=request.project),
+    )
+
+
+@routes.post("")
+async def create_backup(request: Request, name: str, body: InstanceBackupsPost) -> Operation:
+    """Make a backup of an instance; without a name it gets the next of its series."""
+    instance = await load(request, name)
+    await request.db.read(backups.check_allowed, request.project)
+    if body.compression_algorithm:
+        backups.compressor(body.compression_algorithm)
+    wanted = body.name or await backups.next_name(request.context, instance)
+    backups.check_name(wanted)
+    only = body.instance_only or body.container_only
+    new = Backup(0, instance.id, wanted, format_time(utc_now()), parse_expiry(body.expires_at) or "", only)
+    return request.start_on(
+        {
+            **resources(request, name, container=instance.is_container),
+            "backups": [url("/1.0/instances", name, "backups", wanted, project=request.project)],
+        },
+        "Backing up instance",
+        backups.create_backup,
+        instance,
+        new,
+        body.compression_algorithm,
+    )
+
+
+@routes.get("/{backup_name}")
+async def get_backup(request: Request, name: str, backup_name: str) -> wire.InstanceBackup:
+    """Get a backup."""
+    return to_wire((await _load(request, name, backup_name))[1])
+
+
+@routes.post("/{backup_name}")
+async def rename_backup(request: Request, name: str, backup_name: str, body: InstanceBackupPost) -> Operation:
+    """Rename a backup."""
+    instance, _ = await _load(request, name, backup_name)
+    backups.check_name(body.name)
+    return request.start_on(
+        resources(request, name, container=instance.is_container),
+        "Renaming instance backup",
+        backups.rename_backup,
+        instance,
+        backup_name,
+        body.name,
+    )
+
+
+@routes.delete("/{backup_name}")
+async def delete_backup(request: Request, name: str, backup_name: str) -> Operation:
+    """Delete a backup."""
+    instance, _ = await _load(request, name, backup_name)
+    return request.start_on(
+        resources(request, name, container=instance.is_container),
+        "Removing instance backup",
+        backups.delete_backup,
+        instance,
+        backup_name,
+    )
+
+
+@routes.get("/{backup_name}/export")
+async def export_backup(request: Request, name: str, backup_name: str) -> web.StreamResponse:
+    """Get the archive of a backup."""
+    instance, backup = await _load(request, name, backup_name)
+    path = backups.path_of(request.context, instance, backup.name)
+    backups.publish(request.context, instance, backup.name, "retrieved")
+    return await files.send(request, [SentFile("backup", f"{instance.name}-{backup.name}.backup", path)])
