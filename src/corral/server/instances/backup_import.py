@@ -17,6 +17,7 @@ from corral.server.host.threads import in_thread
 from corral.server.images import unpack
 from corral.server.images.spool import Spool
 from corral.server.instances import create, expand, names, snapshot, snapshot_store, store
+from corral.server.instances.backup_store import NEVER
 from corral.server.instances.model import Devices, Instance, InstanceType, Snapshot
 from corral.server.instances.store import NewInstance
 from corral.server.operations.model import report
@@ -249,9 +250,10 @@ def _plan(tx: Tx, upload: Upload) -> _Plan:
 
 def _snapshot(one: IndexedSnapshot, pool: str, inherited: Devices) -> Snapshot:
     created_at = one.created_at or format_time(utc_now())
-    expires_at = "" if one.expires_at.startswith("0001-") else one.expires_at
     devices = with_root_in(pool, one.devices or {}, inherited)
-    return Snapshot(0, 0, one.name, created_at, expires_at, False, one.description, one.config or {}, devices)
+    return Snapshot(
+        0, 0, one.name, created_at, one.expires_at or NEVER, False, one.description, one.config or {}, devices
+    )
 
 
 def _choose_pool(tx: Tx, upload: Upload) -> str:

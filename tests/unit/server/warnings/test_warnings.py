@@ -88,7 +88,6 @@ async def test_a_warning_goes_with_its_thing(context: Context) -> None:
     await context.db.write(store.raise_warning, 0, "m", "", (2, profile), NOW)
     await context.db.write(store.raise_warning, 0, "m", "", (2, 1), NOW)
     await context.db.write(profiles.delete_profile, "default", "p")
-    assert await context.db.write(store.delete_resolved, NOW) == 1
     assert [one.entity_url for one in await context.db.read(store.list_warnings)] == ["/1.0/profiles/default"]
 
 

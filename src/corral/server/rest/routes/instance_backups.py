@@ -67,7 +67,8 @@ async def create_backup(request: Request, name: str, body: InstanceBackupsPost) 
     return request.start_on(
         {
             **resources(request, name, container=instance.is_container),
-            "backups": [url("/1.0/instances", name, "backups", wanted, project=request.project)],
+            # The client of LXD 5.0 cuts this prefix off to find the name.
+            "backups": [f"/1.0/backups/{wanted}"],
         },
         "Backing up instance",
         backups.create_backup,
