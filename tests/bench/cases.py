@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from bench import http_load
 from bench.servers import Server
 from harness.api import ApiError
 
@@ -104,7 +105,7 @@ def command(server: Server, *args: str) -> None:
 
 
 def client(count: int, *, repeats: int = 5, last: bool = False) -> Callable[[Server], Times]:
-    """The command line with so many instances, and lists through the API; the last case need not remove them."""
+    """The command line with so many instances, and lists through the API; the last ones need not remove them."""
 
     def run(server: Server) -> Times:
         server.in_parallel(count, 4, "empty")
@@ -130,12 +131,33 @@ def client(count: int, *, repeats: int = 5, last: bool = False) -> Callable[[Ser
     return run
 
 
+def http(count: int) -> Callable[[Server], Times]:
+    """Plain GETs with so many instances: the time of one, and the time per request of eight connections at once."""
+
+    def run(server: Server) -> Times:
+        if not server.api.get("/1.0/instances"):
+            server.in_parallel(count, 4, "empty")
+        times: Times = {}
+        path = server.daemon.state_dir / "unix.socket"
+        for name, target, repeats in (
+            ("GET /1.0", "/1.0", 200),
+            ("GET one instance", "/1.0/instances/p1", 200),
+            (f"GET list of {count}", "/1.0/instances?recursion=1", 10),
+        ):
+            times[f"{name}, latency"] = http_load.latency_ms(path, target, repeats)
+            times[f"{name}, ms per request of 8"] = 1000 / http_load.requests_per_second(path, target, 8, 2.0)
+        return times
+
+    return run
+
+
 CASES = (
     Case("busybox", life("busybox"), 9),
     Case("debian", life("debian"), 3),
     Case("few", client(5), 3),
     Case("parallel", parallel_launches, 2),
     Case("many", client(MANY, last=True), 1),
+    Case("http", http(MANY), 1),
 )
 
 TARGETS = {
@@ -155,5 +177,10 @@ TARGETS = {
     "daemon memory (KiB)": 1.0,
     "CLI list of 5": 3.0,
     f"CLI list of {MANY}": 0.5,
+    **{
+        f"{name}, {figure}": 0.33
+        for name in ("GET /1.0", "GET one instance", f"GET list of {MANY}")
+        for figure in ("latency", "ms per request of 8")
+    },
 }
 """The ratio to the real LXD, in the same run, that we want to stay below."""
