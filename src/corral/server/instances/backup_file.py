@@ -14,7 +14,14 @@ from corral.server.instances.model import Instance
 from corral.server.storage import volumes
 from corral.server.storage.model import Volume
 
-_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_Base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _Dumper(_Base):  # type: ignore[misc]
+    """Writes what occurs twice twice: not every reader follows references."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
 
 
 async def write(context: Context, instance: Instance, volume: Volume | None = None) -> None:
