@@ -157,7 +157,7 @@ CASES = (
     Case("few", client(5), 3),
     Case("parallel", parallel_launches, 2),
     Case("many", client(MANY, last=True), 1),
-    Case("http", http(MANY), 1),
+    Case("http", http(MANY), 3),
 )
 
 TARGETS = {

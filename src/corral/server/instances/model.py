@@ -40,7 +40,10 @@ class Status(IntEnum):
 
     @property
     def text(self) -> str:
-        return self.name.capitalize()
+        return _STATUS_TEXTS[self]
+
+
+_STATUS_TEXTS = {status: status.name.capitalize() for status in Status}
 
 
 @dataclass(frozen=True, slots=True)

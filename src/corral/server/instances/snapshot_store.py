@@ -60,11 +60,19 @@ def insert_copy(tx: Tx, instance_id: int, volume_id: int, snapshot: Snapshot) ->
 
 
 def finish_snapshot(tx: Tx, snapshot_id: int, volume_id: int) -> None:
-    """Mark a snapshot as whole and give the volume its snapshot's row."""
+    """Mark a snapshot as whole and give the volume its snapshot's row, with the config that the volume has now."""
     tx.execute("UPDATE instances_snapshots SET pending = '' WHERE id = ?", snapshot_id)
     tx.execute(
         "INSERT INTO storage_volumes_snapshots (storage_volume_id, name, description, expiry_date, creation_date)"
         " SELECT ?, name, description, expiry_date, creation_date FROM instances_snapshots WHERE id = ?",
+        volume_id,
+        snapshot_id,
+    )
+    tx.execute(
+        "INSERT INTO storage_volumes_snapshots_config (storage_volume_snapshot_id, key, value)"
+        " SELECT s.id, c.key, c.value FROM storage_volumes_config c"
+        " JOIN storage_volumes_snapshots s ON s.storage_volume_id = c.storage_volume_id"
+        " JOIN instances_snapshots i ON i.name = s.name WHERE s.storage_volume_id = ? AND i.id = ?",
         volume_id,
         snapshot_id,
     )

@@ -7,7 +7,9 @@ from typing import Any
 from urllib.parse import unquote
 
 import msgspec
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestPayloadError
 
 from corral.errors import CorralError, InvalidRequest, NotFound, NotSupported, TooLarge
 from corral.server.context import Context
@@ -60,7 +62,11 @@ class Dispatcher:
             if error.status >= 500:
                 log.warning("%s %s: %s", raw.method, raw.path_qs, error)
             return responses.of_error(error)
-        except (ConnectionError, web.HTTPException):
+        except (ConnectionError, RequestPayloadError, ClientPayloadError, HttpProcessingError) as error:
+            # Nobody is there to read this, but for one who sent what is no HTTP.
+            log.debug("%s %s broke off: %r", raw.method, raw.path_qs, error)
+            return responses.failed(400, "The request ended before its end")
+        except web.HTTPException:
             raise
         except Exception:
             reference = uuid.uuid4().hex[:12]

@@ -12,8 +12,7 @@ def writable_part(value: Any, put: type[msgspec.Struct] | None) -> Any:
     """The fields of a wire object that its PUT takes, as plain values."""
     if put is None:
         return value
-    names = [field.name for field in msgspec.structs.fields(put)]
-    return {name: getattr(value, name) for name in names if hasattr(value, name)}
+    return {name: getattr(value, name) for name in put.__struct_fields__ if hasattr(value, name)}
 
 
 def compute(part: Any) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
+from aiohttp.http_exceptions import HttpProcessingError
 
 from corral.errors import InvalidRequest, Unavailable
 from corral.server.rest import responses
@@ -120,6 +121,11 @@ async def _serve(
         clients.put(transport, address)
 
 
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """What is no HTTP is answered with 400; anybody can send it, and so fill a log with tracebacks."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
 class Listeners:
     """Serves the dispatcher on any number of sockets."""
 
@@ -133,6 +139,7 @@ class Listeners:
     async def start(self) -> None:
         """Make ready to serve."""
         asyncio.get_running_loop().set_exception_handler(_on_loop_error)
+        logging.getLogger("aiohttp.server").addFilter(_is_worth_a_line)
 
     async def _factory(self, paths: frozenset[str]) -> web.Server:
         if paths not in self._runners:
