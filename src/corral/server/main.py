@@ -31,9 +31,8 @@ from corral.server.images import delete as images
 from corral.server.images import update as image_updates
 from corral.server.images.model import ImageDeleted, ImageRefreshed, ImageReplaced
 from corral.server.images.preferences import Preferences, ServerPreferences
-from corral.server.instances import backups
+from corral.server.instances import backups, image_source
 from corral.server.instances import boot as instances
-from corral.server.instances import image_source
 from corral.server.lifetime import Lifetime
 from corral.server.locks import Locks
 from corral.server.networks import startup as networks

@@ -70,6 +70,8 @@ class Environment:
         self._list_drivers = list_drivers
         self._lock = asyncio.Lock()
         self._known: tuple[Facts, list[ServerStorageDriver]] | None = None
+        self._used: list[str] = []
+        self._used_at = -1
 
     async def compose(self, context: Context, project: str) -> ServerEnvironment:
         """The environment as it is now."""
@@ -78,7 +80,10 @@ class Environment:
             self._known = known
         facts, drivers = known
         certificate = context.parts[ServerCertificate]
-        used = await context.db.read(list_used_drivers)
+        if self._used_at != context.db.writes:
+            at = context.db.writes
+            self._used, self._used_at = await context.db.read(list_used_drivers), at
+        used = self._used
         versions = {driver.name: driver.version for driver in drivers}
         return ServerEnvironment(
             addresses=list_addresses(context.parts[Settings].config[keys.HTTPS_ADDRESS] or ""),
