@@ -4,12 +4,14 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from harness.api import Api
 from harness.client import Client
 from harness.daemon import Daemon
 from harness.waiting import until
@@ -193,3 +195,35 @@ def test_a_proxy_to_the_container(lxc: Client, make_instance: Make, tmp_path: Pa
         server.communicate()
     lxc("stop", "--force", name)
     assert not path.exists()
+
+
+_ECHO = """
+import os, socket, sys
+os.umask(0)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("echo.sock")
+listener.listen()
+print("ready", flush=True)
+client, _ = listener.accept()
+while data := client.recv(65536):
+    client.sendall(data)
+"""
+
+
+def test_a_proxy_to_a_socket_file_in_the_container(lxc: Client, api: Api, make_instance: Make, tmp_path: Path) -> None:
+    name, path = make_instance(), tmp_path / "door.sock"
+    pid = api.get(f"/1.0/instances/{name}/state")["pid"]
+    add(lxc, name, "door", "proxy", f"listen=unix:{path}", "connect=unix:/tmp/echo.sock")
+    run(lxc, name, "mkdir", "-p", "/tmp")
+    entered = ["nsenter", "-n", "-U", "-t", str(pid), "--", sys.executable, "-c", _ECHO]
+    with subprocess.Popen(entered, cwd=f"/proc/{pid}/root/tmp", stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"ready\n"
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(5)
+                client.connect(str(path))
+                client.sendall(b"hello")
+                assert client.recv(100) == b"hello"
+        finally:
+            server.kill()

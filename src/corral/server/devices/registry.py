@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from corral.errors import InvalidRequest
 from corral.server.devices.disk import Disk, is_root_disk
 from corral.server.devices.gpu import Gpu
+from corral.server.devices.infiniband import Infiniband
 from corral.server.devices.later import UnsupportedDevice
 from corral.server.devices.model import Device
 from corral.server.devices.nic.bridged import BridgedNic
+from corral.server.devices.nic.ipvlan import IpvlanNic
 from corral.server.devices.nic.macvlan import MacvlanNic
 from corral.server.devices.nic.networked import NetworkedNic
 from corral.server.devices.nic.p2p import P2pNic
 from corral.server.devices.nic.physical import PhysicalNic
+from corral.server.devices.nic.routed import RoutedNic
+from corral.server.devices.nic.sriov import SriovNic
 from corral.server.devices.none import NoDevice
 from corral.server.devices.proxy import Proxy
 from corral.server.devices.tpm import Tpm
@@ -30,7 +34,8 @@ DEVICES: dict[str, Device] = {
     "unix-hotplug": UNIX_HOTPLUG,
     "usb": USB,
     "proxy": Proxy(),
-    **dict.fromkeys(("infiniband", "pci"), _LATER),
+    "infiniband": Infiniband(),
+    "pci": _LATER,
 }
 NETWORKED = NetworkedNic()
 NICS: dict[str, Device] = {
@@ -38,7 +43,10 @@ NICS: dict[str, Device] = {
     "p2p": P2pNic(),
     "macvlan": MacvlanNic(),
     "physical": PhysicalNic(),
-    **dict.fromkeys(("ipvlan", "ovn", "routed", "sriov"), _LATER),
+    "routed": RoutedNic(),
+    "ipvlan": IpvlanNic(),
+    "sriov": SriovNic(),
+    "ovn": _LATER,
 }
 
 

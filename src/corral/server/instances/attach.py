@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -141,9 +141,16 @@ async def attach_all(context: Context, instance: Instance, undo: Rollback) -> At
 
 async def start_all(context: Context, instance: Instance, attached: Attached) -> None:
     """What the devices do once the instance runs."""
-    hooks = [one.after_start for one in attached.attachments if one.after_start is not None]
+
+    async def finish(name: str, hook: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await hook()
+        except OSError as error:
+            raise InvalidRequest(f'Failed to start device "{name}": {error.strerror or error}') from error
+
+    hooks = [finish(name, one.after_start) for name, one in attached.by_name.items() if one.after_start is not None]
     if hooks:
-        await asyncio.gather(*(hook() for hook in hooks))
+        await asyncio.gather(*hooks)
     for name, attachment in attached.by_name.items():
         if attachment.start is not None:
             config = instance.expanded_devices[name]

@@ -8,18 +8,20 @@ from corral.server.devices.model import Attachment, DeviceContext, HotPluggable
 from corral.server.devices.nic.bridged import BridgedNic
 from corral.server.devices.nic.macvlan import MacvlanNic
 from corral.server.devices.nic.physical import PhysicalNic
+from corral.server.devices.nic.sriov import SriovNic
 from corral.server.networks import store as networks
 from corral.server.networks.model import NetworkType
 
 _BRIDGED = BridgedNic()
-_KINDS: Mapping[NetworkType, BridgedNic | MacvlanNic | PhysicalNic] = {
+_KINDS: Mapping[NetworkType, BridgedNic | MacvlanNic | PhysicalNic | SriovNic] = {
     NetworkType.BRIDGE: _BRIDGED,
     NetworkType.MACVLAN: MacvlanNic(),
     NetworkType.PHYSICAL: PhysicalNic(),
+    NetworkType.SRIOV: SriovNic(),
 }
 
 
-async def _kind_of(device: DeviceContext) -> BridgedNic | MacvlanNic | PhysicalNic:
+async def _kind_of(device: DeviceContext) -> BridgedNic | MacvlanNic | PhysicalNic | SriovNic:
     name = device.config["network"]
     try:
         network = await device.context.db.read(networks.get_network, "default", name)

@@ -3,7 +3,7 @@
 import ipaddress
 from collections.abc import Iterable, Mapping
 
-from corral.server.host.netlink import Netlink, Route
+from corral.server.host.netlink import SCOPE_GLOBAL, SCOPE_LINK, Netlink, Route
 
 _PROTOCOL_BOOT = 3
 KEYS = frozenset({"ipv4.routes", "ipv6.routes", "ipv4.routes.external", "ipv6.routes.external"})
@@ -26,9 +26,15 @@ def change(interface: str, old: Iterable[str], new: Iterable[str]) -> None:
         if link is None:
             return
         for network in gone:
-            _delete(host, Route(network, interface=link.index, protocol=_PROTOCOL_BOOT))
+            _delete(host, _direct(network, link.index))
         for network in wanted:
-            host.ensure_route(Route(network, interface=link.index, protocol=_PROTOCOL_BOOT))
+            host.ensure_route(_direct(network, link.index))
+
+
+def _direct(network: str, interface: int) -> Route:
+    """A route straight to the link; only IPv4 has the scope."""
+    scope = SCOPE_GLOBAL if ":" in network else SCOPE_LINK
+    return Route(network, interface=interface, protocol=_PROTOCOL_BOOT, scope=scope)
 
 
 def _delete(host: Netlink, route: Route) -> None:

@@ -1,0 +1,143 @@
+"""NICs that share the MAC address of an interface of the host and have IP addresses of their own (ipvlan)."""
+
+import ipaddress
+from collections.abc import Mapping
+from functools import partial
+
+from corral.errors import CommandFailed, InvalidRequest, NotSupported
+from corral.server.devices.model import (
+    Attachment,
+    Check,
+    DeviceContext,
+    Nic,
+    anything,
+    check_interface_name,
+    check_keys,
+    check_mac,
+    check_mtu,
+)
+from corral.server.devices.nic import parents, veth, vlans
+from corral.server.host import command, sysfs
+from corral.server.keys import BOOL, UNSIGNED
+
+_MODES = ("l2", "l3s")
+_FAMILIES = (("ipv4", 4, 32, 24), ("ipv6", 6, 128, 64))
+"""Config prefix, version, and the prefix of an address in the modes l3s and l2."""
+
+
+def _check_mode(text: str) -> None:
+    if text not in _MODES:
+        raise InvalidRequest(f'Invalid value "{text}" (not one of {", ".join(_MODES)})')
+
+
+def _check_addresses(version: int, text: str) -> None:
+    for one in text.split(","):
+        if ipaddress.ip_interface(one.strip()).version != version:
+            raise InvalidRequest(f'Not an IPv{version} address "{one.strip()}"')
+
+
+CHECKS: dict[str, Check] = {
+    "nictype": anything,
+    "parent": anything,
+    "name": check_interface_name,
+    "hwaddr": check_mac,
+    "mtu": check_mtu,
+    "mode": _check_mode,
+    "vlan": vlans.check_id,
+    "gvrp": BOOL.parse,
+    **{f"{family}.address": partial(_check_addresses, version) for family, version, *_ in _FAMILIES},
+    **{f"{family}.gateway": anything for family, *_ in _FAMILIES},
+    **{f"{family}.host_table": UNSIGNED.parse for family, *_ in _FAMILIES},
+}
+
+
+def settings(config: Mapping[str, str], link: str, name: str) -> tuple[tuple[str, str], ...]:
+    """The keys by which liblxc makes the interface. In the mode l3s it answers for the addresses on the parent."""
+    mode = config.get("mode") or "l3s"
+    keys = [
+        ("type", "ipvlan"),
+        ("ipvlan.mode", mode),
+        ("ipvlan.isolation", "bridge"),
+        ("flags", "up"),
+        ("link", link),
+        ("name", name),
+    ]
+    if config.get("mtu"):
+        keys.append(("mtu", config["mtu"]))
+    if mode == "l3s":
+        keys.append(("l2proxy", "1"))
+    for family, _, single, subnet in _FAMILIES:
+        addresses = [one.strip() for one in config.get(f"{family}.address", "").split(",") if one.strip()]
+        for one in addresses:
+            length = single if mode == "l3s" else subnet
+            keys.append((f"{family}.address", one if "/" in one else f"{one}/{length}"))
+        gateway = config.get(f"{family}.gateway") or "auto"
+        if addresses and mode == "l3s" and gateway == "auto":
+            keys.append((f"{family}.gateway", "dev"))
+        elif addresses and gateway not in ("auto", "none"):
+            keys.append((f"{family}.gateway", gateway))
+    return tuple(keys)
+
+
+class IpvlanNic:
+    """An ipvlan interface; it is made with the container and cannot be plugged into a running one."""
+
+    live_keys = frozenset[str]()
+
+    def validate(self, config: Mapping[str, str], others: Mapping[str, Mapping[str, str]]) -> None:
+        check_keys(config, CHECKS, ("parent",))
+        veth.check_unique_name(config, others)
+
+    async def prepare(self, device: DeviceContext) -> Mapping[str, str | None]:
+        made = veth.prepare_identity(device)
+        made.pop("hwaddr", None)
+        return made
+
+    async def attach(self, device: DeviceContext) -> Attachment:
+        config = {key: value for key, value in device.config.items() if value}
+        link, created = await parents.ensure(device, config)
+        try:
+            await _check_kernel(device.device, link)
+            _check_sysctls(device.device, link, config)
+        except BaseException:
+            await parents.release(device, config, created=created)
+            raise
+        return Attachment(
+            nic=Nic(settings(config, link, veth.name_of(device))),
+            volatile={parents.CREATED: str(created).lower()} if config.get("vlan") else {},
+            release=partial(parents.release, device, config, created=created),
+        )
+
+    async def update(self, device: DeviceContext, old: Mapping[str, str]) -> None:
+        return
+
+    async def detach(self, device: DeviceContext) -> None:
+        await parents.release(device, device.config)
+
+    async def remove(self, device: DeviceContext) -> None:
+        return
+
+
+async def _check_kernel(name: str, link: str) -> None:
+    """Raise NotSupported where the kernel makes no such interface on the parent."""
+    probe = veth.new_host_name()
+    try:
+        await command.run(["ip", "link", "add", "link", link, "name", probe, "type", "ipvlan", "mode", "l3s"])
+    except CommandFailed as error:
+        raise NotSupported(
+            f'Failed to start device "{name}": this kernel cannot make an ipvlan interface on "{link}": '
+            f"{error.stderr.strip()}"
+        ) from error
+    await command.run(["ip", "link", "delete", probe])
+
+
+def _check_sysctls(name: str, link: str, config: Mapping[str, str]) -> None:
+    if config.get("mode") == "l2":
+        return
+    wanted = [("ipv4", "forwarding")] if config.get("ipv4.address") else []
+    wanted += [("ipv6", "forwarding"), ("ipv6", "proxy_ndp")] if config.get("ipv6.address") else []
+    for family, key in wanted:
+        if sysfs.read_text(f"/proc/sys/net/{family}/conf/{link}/{key}").strip() != "1":
+            raise InvalidRequest(
+                f'Failed to start device "{name}": IPVLAN in L3S mode requires sysctl net.{family}.conf.{link}.{key}=1'
+            )
