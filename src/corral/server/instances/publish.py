@@ -84,10 +84,7 @@ async def publish(context: Context, publication: Publication) -> dict[str, str]:
     await context.db.read(alias_store.check_free, publication.project, [name for name, _ in wanted.aliases])
     preferences = await context.db.read(context.parts[ServerPreferences].of_project, publication.project)
     compression = _command(publication.compression or preferences.compression)
-    async with context.locks.hold("publish"), busy.claim(context, origin.instance.id, "publish"):
-        instance = await context.db.read(store.reload, origin.instance.id)
-        if not origin.snapshot and running.find(context, instance) is not None:
-            raise InvalidRequest("Cannot export a running instance as an image")
+    async with context.locks.hold("publish"), _kept_stopped(context, origin) as instance:
         directory = await root_volume.mount(context, instance)
         if origin.snapshot:
             directory = snapshot_path(directory, origin.snapshot)
@@ -96,6 +93,19 @@ async def publish(context: Context, publication: Publication) -> dict[str, str]:
             return await _publish(context, publication, directory, spool.directory, compression)
         finally:
             await spool.discard()
+
+
+@contextlib.asynccontextmanager
+async def _kept_stopped(context: Context, origin: Origin) -> AsyncIterator[Instance]:
+    """The instance as it is now. One that is published itself must be stopped and stay so; a snapshot needs nothing."""
+    if origin.snapshot:
+        yield await context.db.read(store.reload, origin.instance.id)
+        return
+    async with busy.claim(context, origin.instance.id, "publish"):
+        instance = await context.db.read(store.reload, origin.instance.id)
+        if running.find(context, instance) is not None:
+            raise InvalidRequest("Cannot export a running instance as an image")
+        yield instance
 
 
 async def _publish(
