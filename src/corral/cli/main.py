@@ -73,6 +73,8 @@ def main(argv: list[str]) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it must outlive this function
         return 1
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and error.filename:
+            return _fail(f"open {error.filename}: no such file or directory")
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 

@@ -105,7 +105,11 @@ def info(invocation: Invocation) -> int:
         shown_limit = "UNLIMITED" if limit < 0 else format_size_iec(limit) if is_size else str(limit)
         rows.append([name.upper(), shown_limit, format_size_iec(usage) if is_size else str(usage)])
     table.sort_rows(rows)
-    table.show(invocation.text("format"), ["RESOURCE", "LIMIT", "USAGE"], rows, resources)
+    shown: dict[str, object] = resources
+    if invocation.text("format") == "yaml":
+        # lxc writes the keys of this one so in YAML, and as they come in JSON.
+        shown = {name: {key.lower(): value for key, value in entry.items()} for name, entry in resources.items()}
+    table.show(invocation.text("format"), ["RESOURCE", "LIMIT", "USAGE"], rows, {"resources": shown})
     return 0
 
 
