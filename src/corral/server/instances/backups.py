@@ -122,7 +122,7 @@ async def _pack(
     }
     work = Path(await in_thread(tempfile.mkdtemp, prefix=SPOOL_PREFIX, dir=target.parent))
     try:
-        await in_thread((work / "index.yaml").write_text, backup_file.render_yaml(index))
+        await in_thread(lambda: (work / "index.yaml").write_text(backup_file.render_yaml(index)))
         parts = [(work / "index.yaml", "backup/index.yaml")]
         parts += [(snapshot_path(directory, name), f"backup/snapshots/{name}") for name in names]
         parts.append((directory, "backup/container"))
