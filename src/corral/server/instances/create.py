@@ -186,6 +186,8 @@ async def make_instance(context: Context, new: NewInstance, config: Mapping[str,
             await in_thread(_prepare_directory, context, instance, volume, filling.is_empty)
             undo.add(attach.remove_all, context, instance)
             instance = await context.db.write(_finish, instance, volatile, volume, filling)
+            # A copy may have the addresses of its origin: they are to be changed before it starts.
+            await attach.reserve_again(context, instance, list(instance.expanded_devices))
             await backup_file.write(context, instance, volume)
             undo.commit()
     details = {"type": instance.type.value, "storage-pool": volume.pool.name}

@@ -8,6 +8,7 @@ from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle, format_time, utc_now
 from corral.server.instances import (
+    attach,
     backup_file,
     busy,
     root_volume,
@@ -111,6 +112,9 @@ async def restore_instance(context: Context, project: str, name: str, wanted: st
             await volume_snapshots.restore_snapshot(context, volume, snapshot.name)
             undo.commit()
         restored = await context.db.read(store.reload, instance.id)
+        # Its addresses may be another instance's by now: then they are to be changed before it starts.
+        await attach.remove_all(context, instance)
+        await attach.reserve_again(context, restored, list(restored.expanded_devices))
         await backup_file.write(context, restored)
         if container is not None:
             await start.launch(context, restored)

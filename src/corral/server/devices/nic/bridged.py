@@ -86,7 +86,7 @@ class BridgedNic:
 
     async def reserve(self, device: DeviceContext) -> None:
         network = await _find_network(device)
-        if network is not None:
+        if network is not None and veth.mac_of(device):
             await addressing.check_conflicts(device, network)
             await addressing.reserve(device, network)
 
