@@ -227,3 +227,61 @@ def test_a_proxy_to_a_socket_file_in_the_container(lxc: Client, api: Api, make_i
                 assert client.recv(100) == b"hello"
         finally:
             server.kill()
+
+
+def rules() -> str:
+    return subprocess.run(["nft", "list", "ruleset"], check=True, capture_output=True, text=True).stdout
+
+
+def test_filters_come_live_and_go_with_the_run(lxc: Client, make_instance: Make) -> None:
+    name = make_instance()
+    lxc("config", "device", "override", name, "eth0", "security.mac_filtering=true")
+    assert f"chain in.{name}.eth0" in rules()
+    assert f"chain fwd.{name}.eth0" in rules()
+    lxc("config", "device", "set", name, "eth0", "security.mac_filtering=false")
+    assert f"chain in.{name}.eth0" not in rules()
+    lxc("config", "device", "set", name, "eth0", "security.mac_filtering=true")
+    lxc("stop", "--force", name)
+    assert f"chain in.{name}.eth0" not in rules()
+
+
+def test_an_interface_is_lent_and_given_back(lxc: Client, make_instance: Make) -> None:
+    name, link = make_instance(), f"vlend{os.getpid() % 100000}"
+    subprocess.run(["ip", "link", "add", link, "address", "0a:00:00:00:00:01", "type", "dummy"], check=False)
+    if not Path("/sys/class/net", link).exists():
+        subprocess.run(["ip", "link", "add", link, "type", "ifb"], check=True)
+    try:
+        before = Path("/sys/class/net", link, "mtu").read_text()
+        add(lxc, name, "eth9", "nic", "nictype=physical", f"parent={link}", "name=eth9", "mtu=1400")
+        assert not Path("/sys/class/net", link).exists()
+        assert "mtu 1400" in run(lxc, name, "ip", "link", "show", "eth9")
+        lxc("stop", "--force", name)
+        assert Path("/sys/class/net", link, "mtu").read_text() == before
+    finally:
+        subprocess.run(["ip", "link", "delete", link], check=True)
+
+
+def test_a_macvlan_interface_comes_and_goes(lxc: Client, make_instance: Make) -> None:
+    name, link = make_instance(), f"vpar{os.getpid() % 100000}"
+    subprocess.run(["ip", "link", "add", link, "type", "veth"], check=True)
+    try:
+        add(lxc, name, "eth9", "nic", "nictype=macvlan", f"parent={link}", "name=eth9")
+        assert "eth9" in run(lxc, name, "ip", "link")
+        lxc("restart", "--force", name)
+        assert "eth9" in run(lxc, name, "ip", "link")
+        lxc("config", "device", "remove", name, "eth9")
+        assert "eth9" not in run(lxc, name, "ip", "link")
+        lxc("stop", "--force", name)
+    finally:
+        subprocess.run(["ip", "link", "delete", link], check=True)
+
+
+def test_a_routed_address_is_known_to_the_host(lxc: Client, make_instance: Make) -> None:
+    name = make_instance(start=False)
+    lxc("config", "device", "add", name, "eth9", "nic", "nictype=routed", "ipv4.address=192.0.2.99", "name=eth9")
+    lxc("start", name)
+    assert "192.0.2.99" in subprocess.run(["ip", "-4", "route"], check=True, capture_output=True, text=True).stdout
+    assert "169.254.0.1 dev eth9" in run(lxc, name, "ip", "-4", "route")
+    lxc("stop", "--force", name)
+    assert "192.0.2.99" not in subprocess.run(["ip", "-4", "route"], check=True, capture_output=True, text=True).stdout
+    assert f"{name}.eth9" not in rules()
