@@ -285,3 +285,28 @@ def test_a_routed_address_is_known_to_the_host(lxc: Client, make_instance: Make)
     lxc("stop", "--force", name)
     assert "192.0.2.99" not in subprocess.run(["ip", "-4", "route"], check=True, capture_output=True, text=True).stdout
     assert f"{name}.eth9" not in rules()
+
+
+def read_limits(pid: int) -> str:
+    """What the control group of a container limits of reading."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        # The container's own group may be one level below the one that is limited.
+        for directory in (path, os.path.dirname(path)):
+            for root, file in (("blkio", "blkio.throttle.read_bps_device"), ("", "io.max")):
+                found = Path("/sys/fs/cgroup", root, directory.lstrip("/"), file)
+                if (root in controllers.split(",") or not controllers) and found.exists() and found.read_text():
+                    return found.read_text()
+    return ""
+
+
+def test_reading_is_limited_live(lxc: Client, api: Api, make_instance: Make) -> None:
+    name = make_instance()
+    pid = api.get(f"/1.0/instances/{name}/state")["pid"]
+    lxc("config", "device", "override", name, "root", "limits.read=10MB")
+    assert "10000000" in read_limits(pid)
+    lxc("config", "device", "unset", name, "root", "limits.read")
+    assert "10000000" not in read_limits(pid)
+    lxc("config", "device", "set", name, "root", "limits.read=20MB")
+    lxc("restart", "--force", name)
+    assert "20000000" in read_limits(api.get(f"/1.0/instances/{name}/state")["pid"])

@@ -130,6 +130,7 @@ class Disk:
 
     async def unplug(self, device: DeviceContext) -> None:
         if not is_root_disk(device.config):
+            await in_thread(disk_limits.lift, device)
             await nodes.hide(device, device.config["path"])
             await in_thread(_unhold, device)
 

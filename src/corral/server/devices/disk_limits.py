@@ -1,6 +1,7 @@
 """Limits of disk I/O: what limits.read, limits.write and limits.max of all disks say for each disk of the host."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from corral import units
 from corral.errors import InvalidRequest, NotSupported
@@ -94,3 +95,11 @@ def apply(device: DeviceContext) -> None:
         except OSError as error:
             if is_limited:
                 raise InvalidRequest(f"Failed to set {setting.file} to {setting.value}: {error.strerror}") from error
+
+
+def lift(device: DeviceContext) -> None:
+    """Bring the limits of a running container to what its other disks say, before this one goes."""
+    if any(device.config.get(key) for key in KEYS):
+        others = {name: config for name, config in device.devices.items() if name != device.device}
+        bare = {key: value for key, value in device.config.items() if key not in KEYS}
+        apply(replace(device, devices=others, config=bare))
