@@ -9,7 +9,7 @@ import pytest
 from corral.product import LXD
 from corral.server.context import Context, Member
 from corral.server.db import schema
-from corral.server.db.database import Database
+from corral.server.db.database import Database, LocalDatabase
 from corral.server.events.bus import Events
 from corral.server.host import features, loopdev, mount
 from corral.server.locks import Locks
@@ -39,8 +39,11 @@ async def context(state_dir: Path) -> AsyncIterator[Context]:
     """A context with an empty database in memory."""
     member = Member(LXD, "here", state_dir, state_dir / "logs", state_dir / "cache")
     context = Context(Database(":memory:"), Events(), Locks(), member)
+    local = context.parts.add(LocalDatabase(":memory:"))
     await context.db.open(schema.cluster)
+    await local.open(schema.local)
     yield context
+    await local.close()
     await context.db.close()
 
 

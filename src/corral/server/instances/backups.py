@@ -13,18 +13,16 @@ import tempfile
 from pathlib import Path
 
 from corral.api.urls import url
-from corral.errors import CommandFailed, Forbidden, InvalidRequest, NotSupported, OutOfSpace
+from corral.errors import CommandFailed, InvalidRequest, NotSupported, OutOfSpace
 from corral.server.context import Context
-from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle, format_time, utc_now
 from corral.server.host import command
 from corral.server.host.threads import in_thread
 from corral.server.images.spool import PREFIX as SPOOL_PREFIX
 from corral.server.instances import backup_file, backup_store, busy, root_volume, store
 from corral.server.instances.backup_store import Backup
-from corral.server.instances.model import Instance, backups_dir, is_true
+from corral.server.instances.model import Instance, backups_dir
 from corral.server.keys import COMPRESSION
-from corral.server.projects import store as projects
 from corral.server.rollback import Rollback
 from corral.server.settings import keys
 from corral.server.settings.settings import Settings
@@ -48,13 +46,6 @@ def check_name(name: str) -> None:
         raise InvalidRequest("Backup names may not contain slashes")
     if not name or name.startswith(".") or len(name.encode()) > 200 or re.search(r"[\x00-\x1f\x7f]", name):
         raise InvalidRequest(f"Invalid backup name {name!r}: give 1 to 200 bytes without a dot at the beginning")
-
-
-def check_allowed(tx: Tx, project: str) -> None:
-    """Raise Forbidden where the project does not let its users make backups."""
-    config = projects.get_project(tx, project).config
-    if is_true(config.get("restricted")) and config.get("restricted.backups", "block") != "allow":
-        raise Forbidden(f"Project {project} doesn't allow for backup creation")
 
 
 async def next_name(context: Context, instance: Instance) -> str:

@@ -11,6 +11,7 @@ from corral.server.instances import backup_store, backups
 from corral.server.instances.backup_store import NEVER, Backup
 from corral.server.instances.model import Instance
 from corral.server.operations.model import Operation
+from corral.server.projects import permissions
 from corral.server.rest import files
 from corral.server.rest.files import SentFile
 from corral.server.rest.request import Request
@@ -57,7 +58,7 @@ async def list_backups(request: Request, name: str) -> Listing[wire.InstanceBack
 async def create_backup(request: Request, name: str, body: InstanceBackupsPost) -> Operation:
     """Make a backup of an instance; without a name it gets the next of its series."""
     instance = await load(request, name)
-    await request.db.read(backups.check_allowed, request.project)
+    await request.db.read(permissions.check_backups, request.project)
     if body.compression_algorithm:
         backups.compressor(body.compression_algorithm)
     wanted = body.name or await backups.next_name(request.context, instance)
