@@ -69,7 +69,7 @@ class Disk:
             return {}
         source = config.get("source", "")
         if source.startswith("/"):
-            await _allowed_source(device, source)
+            await _allowing_path(device, source)
         if _is_required(config) and source.startswith("/") and not await in_thread(os.path.lexists, source):
             raise InvalidRequest(f'Missing source path "{source}" for disk "{device.device}"')
         return {}
@@ -182,17 +182,26 @@ def _check_source(config: Mapping[str, str], source: str) -> None:
         raise InvalidRequest("Source path must be absolute for local sources")
 
 
-async def _allowed_source(device: DeviceContext, source: str) -> str:
-    """A path of the host, with its links followed where the project restricts the paths. Raises InvalidRequest."""
+async def _allowing_path(device: DeviceContext, source: str) -> str:
+    """The directory by which the project allows a source, "/" where it restricts none. Raises InvalidRequest.
+
+    Links are not looked at: where they lead counts when the disk is mounted.
+    """
     project = await device.context.db.read(projects.get_project, device.project)
     if not restrictions.is_restricted(project):
-        return source
+        return "/"
     parent = restrictions.allowed_path(project, source)
+    if parent is None:
+        raise InvalidRequest(f'Disk source path "{source}" not allowed by project for disk "{device.device}"')
+    return parent
+
+
+async def _allowed_source(device: DeviceContext, source: str) -> str:
+    """A path of the host, with its links followed where the project restricts the paths. Raises InvalidRequest."""
+    parent = await _allowing_path(device, source)
     if parent == "/":
         return source
     refused = f'Disk source path "{source}" not allowed by project for disk "{device.device}"'
-    if parent is None:
-        raise InvalidRequest(refused)
     if units.is_true(device.config.get("shift")):
         raise InvalidRequest('The "shift" property cannot be used with a restricted source path')
     real, allowed = await in_thread(os.path.realpath, source), await in_thread(os.path.realpath, parent)
