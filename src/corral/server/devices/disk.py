@@ -3,7 +3,7 @@
 import contextlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from corral.server.devices import disk_limits, nodes, volume_disks
 from corral.server.devices.model import Attachment, DeviceContext, Mount, anything, check_keys, encode_path
 from corral.server.devices.volume_disks import Source
 from corral.server.host import blockdev, mount
+from corral.server.host.openat2 import RESOLVE_BENEATH, openat2
 from corral.server.host.threads import in_thread
 from corral.server.keys import BOOL, SIZE, UNSIGNED
 from corral.server.projects import restrictions
@@ -196,18 +197,21 @@ async def _allowing_path(device: DeviceContext, source: str) -> str:
     return parent
 
 
-async def _allowed_source(device: DeviceContext, source: str) -> str:
-    """A path of the host, with its links followed where the project restricts the paths. Raises InvalidRequest."""
+async def _allowed_source(device: DeviceContext, source: str) -> tuple[str, Path | None]:
+    """A path of the host and the directory that it may not leave, with its links followed where there is one.
+
+    Raises InvalidRequest.
+    """
     parent = await _allowing_path(device, source)
     if parent == "/":
-        return source
+        return source, None
     refused = f'Disk source path "{source}" not allowed by project for disk "{device.device}"'
     if units.is_true(device.config.get("shift")):
         raise InvalidRequest('The "shift" property cannot be used with a restricted source path')
     real, allowed = await in_thread(os.path.realpath, source), await in_thread(os.path.realpath, parent)
     if os.path.commonpath([real, allowed]) != allowed:
         raise InvalidRequest(f"{refused}: a link leads out of {parent}")
-    return real
+    return real, Path(allowed)
 
 
 async def _source_of(device: DeviceContext) -> Source | None:
@@ -227,7 +231,7 @@ async def _source_of(device: DeviceContext) -> Source | None:
             f'Failed to start device "{device.device}": Config drives are for virtual machines; containers read '
             "cloud-init's seed from their templates"
         )
-    source = await _allowed_source(device, source)
+    source, beneath = await _allowed_source(device, source)
     shifted = units.is_true(config.get("shift")) and not device.privileged
     try:
         mode = (await in_thread(os.stat, source)).st_mode
@@ -243,7 +247,24 @@ async def _source_of(device: DeviceContext) -> Source | None:
             f'offer for the file system of "{source}"'
         )
     fstype = await blockdev.find_fstype(source) if stat.S_ISBLK(mode) else ""
-    return Source(Path(source), shifted, fstype)
+    return Source(Path(source), shifted, fstype, beneath)
+
+
+@contextlib.contextmanager
+def _opened(source: Source) -> Iterator[Path]:
+    """The path to mount: of a restricted source it is held open, so that nobody puts a link in its way meanwhile."""
+    if source.beneath is None:
+        yield source.path
+        return
+    root = os.open(source.beneath, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = openat2(root, os.path.relpath(source.path, source.beneath), os.O_PATH, resolve=RESOLVE_BENEATH)
+    finally:
+        os.close(root)
+    try:
+        yield Path(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
 
 
 def _hold(device: DeviceContext, source: Source) -> Path:
@@ -255,13 +276,14 @@ def _hold(device: DeviceContext, source: Source) -> Path:
     mount.ensure_unmounted(target)
     _make_target(target, is_directory)
     try:
-        if source.fstype:
-            read_only = ["ro"] if units.is_true(config.get("readonly")) else []
-            mount.mount(source.path, target, source.fstype, [*read_only, *raw])
-        else:
-            mount.bind(source.path, target, recursive=units.is_true(config.get("recursive")))
-            if raw:
-                mount.remount_bind(target, raw)
+        with _opened(source) as path:
+            if source.fstype:
+                read_only = ["ro"] if units.is_true(config.get("readonly")) else []
+                mount.mount(path, target, source.fstype, [*read_only, *raw])
+            else:
+                mount.bind(path, target, recursive=units.is_true(config.get("recursive")))
+                if raw:
+                    mount.remount_bind(target, raw)
     except OSError as error:
         _unhold(device)
         raise InvalidRequest(

@@ -25,11 +25,15 @@ _NEXT = "volatile.idmap.next"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a disk shows: a path of the host, whether it takes the id map, and the file system of a block device."""
+    """What a disk shows: a path of the host, whether it takes the id map, and the file system of a block device.
+
+    `beneath` is the directory that no link of the path may leave, None where any may be followed.
+    """
 
     path: Path
     is_shifted: bool = False
     fstype: str = ""
+    beneath: Path | None = None
 
 
 async def find(device: DeviceContext, pool: Pool) -> Volume:
