@@ -4,7 +4,6 @@ import contextlib
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -215,7 +214,7 @@ def test_a_proxy_to_a_socket_file_in_the_container(lxc: Client, api: Api, make_i
     pid = api.get(f"/1.0/instances/{name}/state")["pid"]
     add(lxc, name, "door", "proxy", f"listen=unix:{path}", "connect=unix:/tmp/echo.sock")
     run(lxc, name, "mkdir", "-p", "/tmp")
-    entered = ["nsenter", "-n", "-U", "-t", str(pid), "--", sys.executable, "-c", _ECHO]
+    entered = ["nsenter", "-n", "-U", "-t", str(pid), "--", "/usr/bin/python3", "-IS", "-c", _ECHO]
     with subprocess.Popen(entered, cwd=f"/proc/{pid}/root/tmp", stdout=subprocess.PIPE) as server:
         try:
             assert server.stdout is not None
