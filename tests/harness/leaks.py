@@ -31,20 +31,19 @@ def _arguments(process: Path) -> str:
     return (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
 
 
-def _arguments_of_parent(process: Path) -> str:
-    parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
-    return _arguments(Path("/proc", parent))
-
-
 def _processes() -> Iterator[str]:
     """The processes that share the network or the mounts of the tests."""
     ours, ancestors = _namespaces("/proc/self"), _ancestors()
+    served: set[str] = set()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if int(process.name) not in ancestors and _namespaces(process) & ours:
                 arguments = _arguments(process)
-                if arguments.startswith("/usr/sbin/dnsmasq ") and _arguments_of_parent(process) == arguments:
-                    continue  # a fork for one connection by TCP, which ends by itself
+                if arguments in served:
+                    continue
+                if arguments.startswith("/usr/sbin/dnsmasq "):
+                    # It forks for each connection by TCP: one of a network counts, however many they are.
+                    served.add(arguments)
                 # A daemon that was started anew has the same helpers, with other numbers of descriptors.
                 yield "process: " + re.sub(r"\b\d+\b", "N", arguments or (process / "comm").read_text().strip())
 
