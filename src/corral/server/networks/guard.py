@@ -41,6 +41,12 @@ class Guard:
         self._lifelines: dict[int, int] = {}
         self._unavailable: set[int] = set()
         self._repaired: dict[int, float] = {}
+        self._retired = False
+
+    def retire(self) -> None:
+        """Repair nothing any more: the networks are being taken away. The caller holds the lock of the networks."""
+        self._retired = True
+        self._drop_all()
 
     def status_of(self, network: Network) -> NetworkStatus:
         """The status on this member: Unavailable where the network could not be started."""
@@ -93,6 +99,8 @@ class Guard:
     async def check(self) -> None:
         """Look at all networks once and repair what is amiss."""
         async with self._context.locks.hold("networks"):
+            if self._retired:
+                return
             for network in await self._context.db.read(store.list_networks):
                 if network.status is NetworkStatus.CREATED:
                     try:

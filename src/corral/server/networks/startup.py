@@ -58,8 +58,8 @@ async def _sweep(context: Context, names: set[str]) -> None:
 async def stop_networks(context: Context) -> None:
     """Take all networks away from the host; they come back with the next start of the daemon."""
     async with context.locks.hold("networks"):
+        context.parts[Guard].retire()
         for network in sorted(await context.db.read(store.list_networks), key=_rank, reverse=True):
-            context.parts[Guard].forget(network)
             await _attempt(network, driver_of(network.type).stop(site_of(context.member), network))
 
 

@@ -272,6 +272,15 @@ async def test_harm_is_repaired_once_and_told(context: Context, driver: NotingDr
     assert len(driver.calls) == 2
 
 
+async def test_networks_that_are_taken_away_are_not_repaired(context: Context, driver: NotingDriver) -> None:
+    await make(context)
+    await startup.stop_networks(context)
+    calls = list(driver.calls)
+    driver.harm = "dnsmasq is gone"
+    await context.parts[Guard].check()
+    assert driver.calls == calls
+
+
 async def test_networks_are_shown_with_the_interfaces_of_the_host(context: Context) -> None:
     await make(context)
     shown = {network.name: network for network in await show.list_networks(context, "default")}
