@@ -34,10 +34,11 @@ from corral.server.instances.files import FileServers
 from corral.server.instances.hotplug import Followers
 from corral.server.instances.idmaps import HostIds
 from corral.server.instances.metrics import Collected
-from corral.server.instances.model import Instance, containers_dir, is_true, target_path
+from corral.server.instances.model import Instance, containers_dir, target_path
 from corral.server.instances.running import Running
 from corral.server.instances.spec import HostFacts
 from corral.server.keys import Config
+from corral.units import is_true
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ from corral.server.instances.model import (
     Instance,
     backups_dir,
     devices_dir,
-    is_true,
     log_dir,
     seccomp_path,
     target_path,
@@ -23,6 +22,7 @@ from corral.server.rollback import finish
 from corral.server.storage import store as storage
 from corral.server.storage import volumes
 from corral.server.storage.model import Volume
+from corral.units import is_true
 
 
 async def delete_instance(context: Context, project: str, name: str) -> None:

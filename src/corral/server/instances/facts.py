@@ -9,8 +9,8 @@ from corral.product import Product
 from corral.server.host import cgroup, features, sysfs
 from corral.server.host.idmap import parse_raw_idmap
 from corral.server.instances.keys import parse_raw_lxc
-from corral.server.instances.model import is_true
 from corral.server.instances.spec import HostFacts
+from corral.units import is_true
 
 _PASSTHROUGH = (
     "/dev/fuse",

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from corral.errors import InvalidRequest, NotSupported
 from corral.server.host.idmap import IdEntry, IdMap, IdRange, parse_raw_idmap
-from corral.server.instances.model import Instance, is_true
+from corral.server.instances.model import Instance
+from corral.units import is_true
 
 ISOLATED_SIZE = 65536
 KEYS = (

@@ -6,6 +6,7 @@ from enum import Enum, IntEnum
 from pathlib import Path
 
 from corral.server.context import Member
+from corral.units import is_true
 
 Devices = dict[str, dict[str, str]]
 
@@ -106,11 +107,6 @@ class Snapshot:
     description: str
     config: dict[str, str]
     devices: Devices
-
-
-def is_true(text: str | None) -> bool:
-    """Whether a stored truth value says yes."""
-    return (text or "").lower() in ("true", "1", "yes", "on")
 
 
 def storage_name(project: str, name: str) -> str:

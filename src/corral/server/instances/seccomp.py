@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from corral.server.host import seccomp
-from corral.server.instances.model import is_true
+from corral.units import is_true
 
 
 def render_policy(config: Mapping[str, str]) -> str | None:

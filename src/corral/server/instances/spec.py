@@ -11,8 +11,9 @@ from corral.server.host.cgroup import Hierarchies, Setting
 from corral.server.host.idmap import IdMap
 from corral.server.instances import keys
 from corral.server.instances.keys import parse_raw_lxc
-from corral.server.instances.model import Instance, is_true
+from corral.server.instances.model import Instance
 from corral.server.keys import Config
+from corral.units import is_true
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,6 @@ from corral.server.instances.container.lxc_config import lxc_config
 from corral.server.instances.model import (
     Instance,
     containers_dir,
-    is_true,
     log_dir,
     seccomp_path,
     target_path,
@@ -43,6 +42,7 @@ from corral.server.instances.spec import HostFacts, InstanceSpec, Paths, compose
 from corral.server.operations.model import report
 from corral.server.rollback import Rollback
 from corral.server.storage import volumes
+from corral.units import is_true
 
 log = logging.getLogger(__name__)
 

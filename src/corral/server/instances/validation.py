@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from corral.errors import InvalidRequest
 from corral.server.devices import registry
 from corral.server.instances.keys import KEYS, is_device_volatile
-from corral.server.instances.model import InstanceType, is_true
+from corral.server.instances.model import InstanceType
+from corral.units import is_true
 
 _EXCLUSIVE = (
     ("security.syscalls.allow", "security.syscalls.whitelist"),
