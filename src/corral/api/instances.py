@@ -243,6 +243,25 @@ class InstanceFull(Instance, kw_only=True):
     snapshots: list[InstanceSnapshot] | None = None
 
 
+class MetadataTemplate(msgspec.Struct, kw_only=True):
+    """A file that is rendered into an instance: when, and from which file of templates/."""
+
+    when: list[str] | None = None
+    create_only: bool = False
+    template: str = ""
+    properties: dict[str, str] | None = None
+
+
+class InstanceMetadata(msgspec.Struct, kw_only=True):
+    """The image metadata that an instance has; dates are seconds since 1970."""
+
+    architecture: str = ""
+    creation_date: int = 0
+    expiry_date: int = 0
+    properties: dict[str, str] | None = None
+    templates: dict[str, MetadataTemplate] | None = None
+
+
 class InstanceBackupsPost(msgspec.Struct, kw_only=True):
     """A backup to make. Without a name it gets the next of its series; without an expiry it stays."""
 

@@ -148,19 +148,22 @@ def _sha256(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def parse_metadata(document: str) -> ImageMetadata:
+def parse_metadata(document: str, *, complete: bool = True) -> ImageMetadata:
     """Read metadata.yaml. Scalars keep their text, as in LXD: `release: 1.10` is "1.10".
 
-    Raises InvalidRequest that names the wrong field.
+    Raises InvalidRequest that names the wrong field. An instance's file need not be `complete` as an image's.
     """
     raw = _load(document)
+    if raw in (None, "") and not complete:
+        raw = {}
     if not isinstance(raw, dict):
         raise InvalidRequest("Invalid metadata.yaml: it is no mapping")
     creation_date = _date(raw, "creation_date")
-    if creation_date == 0:
-        raise InvalidRequest("Missing creation date")
     architecture = _text(raw.get("architecture", ""), "architecture")
-    architecture_name(architecture)
+    if complete:
+        if creation_date == 0:
+            raise InvalidRequest("Missing creation date")
+        architecture_name(architecture)
     templates = _mapping(raw.get("templates"), "templates")
     return ImageMetadata(
         architecture=architecture,

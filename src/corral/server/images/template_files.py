@@ -7,7 +7,7 @@ from pathlib import Path
 
 from corral.errors import InvalidRequest
 from corral.server.host.openat2 import openat2
-from corral.server.images.formats import ImageMetadata, parse_metadata
+from corral.server.images import metadata_files
 from corral.server.images.templates import (
     SOURCE_LIMIT,
     RenderedFile,
@@ -16,30 +16,18 @@ from corral.server.images.templates import (
     render_templates,
 )
 
-METADATA_LIMIT = 1 << 20
-
-
-def read_instance_metadata(directory: Path) -> ImageMetadata | None:
-    """The metadata.yaml of an unpacked image or instance; None where there is none."""
-    try:
-        text = _read_bounded(directory, "metadata.yaml", METADATA_LIMIT)
-    except FileNotFoundError:
-        return None
-    return parse_metadata(text)
-
-
 def apply_templates(directory: Path, trigger: str, variables: TemplateVariables, owner: tuple[int, int]) -> list[str]:
     """Render what the trigger makes due in an instance's directory (metadata.yaml, templates/, rootfs/) and write it.
 
     `owner` is who new files and directories get, as the uid and gid on disk. Returns the written paths.
     """
-    metadata = read_instance_metadata(directory)
+    metadata = metadata_files.read_metadata(directory)
     if metadata is None or not due_templates(metadata, trigger):
         return []
 
     def read(name: str) -> str:
         try:
-            return _read_bounded(directory / "templates", name, SOURCE_LIMIT)
+            return _read_template(directory, name)
         except OSError as error:
             raise InvalidRequest(f"Failed to read template file: {name}: {error.strerror}") from error
 
@@ -110,14 +98,10 @@ def _make_parents(root: int, path: str, owner: tuple[int, int]) -> None:
                 os.close(parent)
 
 
-def _read_bounded(directory: Path, name: str, limit: int) -> str:
-    root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+def _read_template(directory: Path, name: str) -> str:
+    """The text of templates/NAME; the name may have directories, as metadata.yaml has it."""
+    root = os.open(directory / "templates", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        descriptor = openat2(root, name, os.O_RDONLY | os.O_NONBLOCK)
+        return metadata_files.read_file(root, name, SOURCE_LIMIT).decode("utf-8", "surrogateescape")
     finally:
         os.close(root)
-    with open(descriptor, "rb") as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise InvalidRequest(f"{name} is larger than {limit} bytes")
-    return content.decode("utf-8", "surrogateescape")

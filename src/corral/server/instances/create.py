@@ -56,10 +56,6 @@ async def plan_instance(context: Context, project: str, body: InstancesPost) -> 
     """Decide what to make: name, kind, profiles, image. Raises what is wrong with the request."""
     if body.stateful:
         raise NotSupported("Stateful instances cannot be made on this server")
-    if body.instance_type:
-        raise NotSupported(
-            f"Instance types are not supported by this server yet ({body.instance_type!r} was asked for)"
-        )
     return await context.db.read(_plan, context.parts[ServerPreferences], project, body)
 
 

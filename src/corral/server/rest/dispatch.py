@@ -183,7 +183,13 @@ def _unquote(part: str) -> str:
 
 
 async def read_body(raw: web.BaseRequest, limit: int = MAX_BODY) -> bytes:
-    """The whole body of a request, bounded."""
+    """The whole JSON body of a request, bounded; a null is none."""
+    text = await read_bytes(raw, limit)
+    return b"" if text.strip() == b"null" else text
+
+
+async def read_bytes(raw: web.BaseRequest, limit: int = MAX_BODY) -> bytes:
+    """The whole body of a request as it came, bounded."""
     if raw.content_length is not None and raw.content_length > limit:
         raise TooLarge(f"The request body is larger than {limit} bytes")
     data = bytearray()
@@ -191,5 +197,4 @@ async def read_body(raw: web.BaseRequest, limit: int = MAX_BODY) -> bytes:
         data += chunk
         if len(data) > limit:
             raise TooLarge(f"The request body is larger than {limit} bytes")
-    text = bytes(data)
-    return b"" if text.strip() == b"null" else text
+    return bytes(data)

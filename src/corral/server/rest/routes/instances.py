@@ -6,12 +6,14 @@ from corral.api import instances as wire
 from corral.api.instances import InstancePatch, InstancePost, InstancePut, InstancesPost, InstancesPut
 from corral.api.urls import url
 from corral.errors import Forbidden, InvalidRequest, NotFound, NotSupported
+from corral.server.host.threads import in_thread
 from corral.server.instances import (
     backup_import,
     bulk,
     copy,
     create,
     delete,
+    instance_types,
     names,
     rename,
     render,
@@ -97,6 +99,10 @@ async def create_instance(request: Request, body: InstancesPost) -> Operation:
     kind = kind_of(request)
     if not body.type and kind is not None:
         body.type = kind.value
+    if body.instance_type:
+        limits = instance_types.parse_type(body.instance_type, await in_thread(instance_types.load_types))
+        given = body.config or {}
+        body.config = {**given, **{key: value for key, value in limits.items() if not given.get(key)}}
     if body.source.type == "copy":
         return await _copy_instance(request, body)
     plan = await create.plan_instance(request.context, request.project, body)

@@ -1,0 +1,93 @@
+"""Image metadata and file templates of instances, and instance types, through the API."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.api import Api, ApiError
+from harness.daemon import Daemon
+
+Make = Callable[..., str]
+
+
+def directory_of(daemon: Daemon, name: str) -> Path:
+    return daemon.state_dir / "containers" / name
+
+
+def test_metadata_is_edited(api: Api, make_instance: Make) -> None:
+    name = make_instance()
+    path = f"/1.0/instances/{name}/metadata"
+    _, headers, content = api.raw("GET", path)
+    metadata = json.loads(content)["metadata"]
+    assert metadata["properties"]["os"] == "Busybox"
+    assert metadata["templates"]["/etc/hostname"]["when"] == ["create", "copy"]
+    metadata["templates"]["/greeting"] = {"when": ["start"], "template": "greeting.tpl"}
+    with pytest.raises(ApiError, match="ETag doesn't match"):
+        api.call("PUT", path, metadata, **{"If-Match": "0" * 64})
+    api.call("PUT", path, metadata, **{"If-Match": headers["etag"]})
+    api.call("PATCH", path, {"properties": {"variant": "test"}, "expiry_date": 7})
+    changed = api.get(path)
+    assert changed["properties"] == metadata["properties"] | {"variant": "test"}
+    assert changed["expiry_date"] == 7
+    assert changed["templates"]["/greeting"]["create_only"] is False
+    api.raw("POST", f"{path}/templates?path=greeting.tpl", b'{{ config_get("user.word", "null") }}')
+    assert api.get(f"{path}/templates") == ["greeting.tpl", "hostname.tpl"]
+    api.call("PATCH", f"/1.0/instances/{name}", {"config": {"user.word": "hello"}})
+    api.set_state(name, "restart", force=True)
+    assert api.raw("GET", f"/1.0/instances/{name}/files?path=/greeting")[2] == b"hello"
+
+
+def test_templates(api: Api, daemon: Daemon, make_instance: Make) -> None:
+    name = make_instance(start=False)
+    path = f"/1.0/instances/{name}/metadata/templates"
+    for content in (b"", b"null", b"\0\xff" * 1000):
+        assert api.raw("POST", f"{path}?path=my.tpl", content)[0] == 200
+        status, headers, read = api.raw("GET", f"{path}?path=my.tpl")
+        assert (status, read, headers["content-type"]) == (200, content, "application/octet-stream")
+    assert (directory_of(daemon, name) / "templates" / "my.tpl").stat().st_mode & 0o777 == 0o644
+    api.call("DELETE", f"{path}?path=my.tpl")
+    for method in ("GET", "DELETE"):
+        with pytest.raises(ApiError, match='404: Template "my.tpl" not found'):
+            api.call(method, f"{path}?path=my.tpl")
+    for method in ("POST", "DELETE"):
+        with pytest.raises(ApiError, match="missing path argument"):
+            api.call(method, path)
+        with pytest.raises(ApiError, match="Invalid template filename"):
+            api.call(method, f"{path}?path=..%2Fmetadata.yaml")
+
+
+def test_a_hostile_image_reaches_nothing(api: Api, daemon: Daemon, make_instance: Make, tmp_path: Path) -> None:
+    name = make_instance(start=False)
+    path, directory = f"/1.0/instances/{name}/metadata", directory_of(daemon, name)
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    (directory / "templates" / "link.tpl").symlink_to(secret)
+    (directory / "metadata.yaml").unlink()
+    (directory / "metadata.yaml").symlink_to(secret)
+    assert api.get(path) == {
+        "architecture": "",
+        "creation_date": 0,
+        "expiry_date": 0,
+        "properties": None,
+        "templates": None,
+    }
+    with pytest.raises(ApiError, match="404"):
+        api.call("GET", f"{path}/templates?path=link.tpl")
+    api.raw("POST", f"{path}/templates?path=link.tpl", b"mine")
+    api.call("PUT", path, {"architecture": "x86_64", "creation_date": 1})
+    assert secret.read_text() == "secret"
+    with pytest.raises(ApiError, match=r"no name of a file in templates/"):
+        api.call("PUT", path, {"templates": {"/x": {"when": ["start"], "template": "../../../secret"}}})
+    api.set_state(name, "start")
+
+
+def test_instance_types(api: Api, make_instance: Make) -> None:
+    name = make_instance(start=False, instance_type="c0.5-m0.2", config={"limits.memory": "300MB"})
+    config = api.get(f"/1.0/instances/{name}")["config"]
+    assert config["limits.cpu"] == "1"
+    assert config["limits.cpu.allowance"] == "50%"
+    assert config["limits.memory"] == "300MB"
+    with pytest.raises(ApiError, match="400: Provided instance type doesn't exist: aws:none"):
+        api.create("never", "busybox", instance_type="aws:none")
