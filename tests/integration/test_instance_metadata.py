@@ -49,7 +49,7 @@ def test_templates(api: Api, daemon: Daemon, make_instance: Make) -> None:
     assert (directory_of(daemon, name) / "templates" / "my.tpl").stat().st_mode & 0o777 == 0o644
     api.call("DELETE", f"{path}?path=my.tpl")
     for method in ("GET", "DELETE"):
-        with pytest.raises(ApiError, match='404: Template "my.tpl" not found'):
+        with pytest.raises(ApiError, match=r'404: Template "my\.tpl" not found'):
             api.call(method, f"{path}?path=my.tpl")
     for method in ("POST", "DELETE"):
         with pytest.raises(ApiError, match="missing path argument"):

@@ -16,6 +16,7 @@ from corral.server.images.templates import (
     render_templates,
 )
 
+
 def apply_templates(directory: Path, trigger: str, variables: TemplateVariables, owner: tuple[int, int]) -> list[str]:
     """Render what the trigger makes due in an instance's directory (metadata.yaml, templates/, rootfs/) and write it.
 

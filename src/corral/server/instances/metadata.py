@@ -1,4 +1,4 @@
-"""The metadata and the file templates that an instance has from its image: shown and changed, whether it runs or not."""
+"""The metadata and file templates that an instance has from its image: shown and changed, whether it runs or not."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -61,8 +61,11 @@ def format_expiry(moment: datetime | None) -> str | None:
 
 
 async def update(context: Context, snapshot: VolumeSnapshot, description: str, expires_at: datetime | None) -> None:
-    """Change a snapshot's description and expiry."""
-    await context.db.write(snapshot_store.update_snapshot, snapshot.id, description, format_expiry(expires_at))
+    """Change a snapshot's description and expiry. The volume's part of an instance's snapshot keeps its expiry."""
+    if snapshot.volume.type is VolumeType.IMAGE:
+        check_custom(snapshot.volume)
+    expiry = format_expiry(expires_at) if snapshot.volume.type is VolumeType.CUSTOM else snapshot.expires_at
+    await context.db.write(snapshot_store.update_snapshot, snapshot.id, description, expiry)
     _publish(context, "storage-volume-snapshot-updated", snapshot.volume, snapshot.name)
 
 

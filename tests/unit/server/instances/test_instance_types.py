@@ -3,10 +3,10 @@
 import pytest
 
 from corral.errors import InvalidRequest
-from corral.server.instances.instance_types import load_types, parse_type
+from corral.server.instances.instance_types import Types, load_types, parse_type
 from corral.server.instances.validation import check_config
 
-TYPES = {"aws": {"t2.micro": {"cpu": 1, "mem": 1}, "twin": {"cpu": 1}}, "gce": {"twin": {"mem": 0.6}}}
+TYPES: Types = {"aws": {"t2.micro": {"cpu": 1, "mem": 1}, "twin": {"cpu": 1}}, "gce": {"twin": {"mem": 0.6}}}
 
 
 @pytest.mark.parametrize(

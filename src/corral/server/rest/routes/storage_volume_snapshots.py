@@ -72,9 +72,8 @@ async def get_snapshot(request: Request, pool: str, type: str, name: str, snapsh
 async def update_snapshot(
     request: Request, pool: str, type: str, name: str, snapshot: str, body: StorageVolumeSnapshotPut
 ) -> Operation:
-    """Change a snapshot's description and expiry."""
+    """Change a snapshot's description and expiry; that of an instance expires with the instance's snapshot."""
     found = await _find(request, pool, type, name, snapshot)
-    custom_snapshots.check_custom(found.volume)
     return request.start(
         "Updating storage volume snapshot", custom_snapshots.update, found, body.description, body.expires_at
     )
