@@ -119,6 +119,31 @@ def test_absent_hardware_is_told(lxc: Client, make_instance: Make) -> None:
     lxc("config", "device", "remove", name, "x")
 
 
+def test_what_nvidia_lacks_is_told(lxc: Client, make_instance: Make) -> None:
+    name = make_instance(start=False, config={"nvidia.runtime": "true"})
+    assert "NVIDIA" in lxc.fails("start", name)
+    lxc("config", "unset", name, "nvidia.runtime")
+    add(lxc, name, "x", "gpu", "gputype=mig", "mig.uuid=1")
+    assert "nvidia.runtime must be set" in lxc.fails("start", name)
+
+
+def test_hooks_of_the_user_find_programs(lxc: Client, make_instance: Make, tmp_path: Path) -> None:
+    hook, told = tmp_path / "hook", tmp_path / "told"
+    hook.write_text(f"#!/bin/sh\nuname -s > {told}\n")
+    hook.chmod(0o755)
+    make_instance(config={"raw.lxc": f"lxc.hook.pre-start={hook}"})
+    assert told.read_text() == "Linux\n"
+
+
+def test_a_plugged_pair_is_gone_once_its_container_stopped(lxc: Client, daemon: Daemon, make_instance: Make) -> None:
+    name = make_instance()
+    links = [f"vgone{os.getpid() % 10000}n{number}" for number in range(2)]
+    add(lxc, name, "eth7", "nic", "nictype=p2p", f"host_name={links[0]}")
+    add(lxc, name, "eth8", "nic", "nictype=bridged", f"parent={daemon.bridge}", f"host_name={links[1]}")
+    lxc("stop", "--force", name)
+    assert not any(Path("/sys/class/net", link).exists() for link in links)
+
+
 def test_rates_of_a_pair_change_live(lxc: Client, make_instance: Make) -> None:
     name, host_name = make_instance(), f"vtest{os.getpid() % 100000}"
     add(lxc, name, "eth1", "nic", "nictype=p2p", f"host_name={host_name}", "limits.ingress=3Mbit")

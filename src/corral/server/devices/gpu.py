@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from corral.errors import InvalidRequest, NotSupported
-from corral.server.devices import nodes
+from corral.errors import InvalidRequest
+from corral.server.devices import gpu_mig, nodes
 from corral.server.devices.followers import NodeDevice
-from corral.server.devices.model import Attachment, Check, DeviceContext, anything, check_hardware_id
+from corral.server.devices.model import Attachment, Check, DeviceContext, anything, check_hardware_id, check_keys
 from corral.server.devices.nodes import Node
 from corral.server.devices.unix import OWNER_CHECKS
 from corral.server.host.sysfs import read_text
+from corral.server.host.threads import in_thread
 
 _NVIDIA = "10de"
 _IDENTITY: dict[str, Check] = {
@@ -118,27 +119,15 @@ PHYSICAL = NodeDevice(
 )
 
 
-def _find_nothing(config: Mapping[str, str], name: str) -> list[Node]:
-    reasons = {
-        "mdev": "Mediated GPU devices are for virtual machines only",
-        "sriov": "SR-IOV GPU devices are for virtual machines only",
-        "mig": "MIG devices need NVIDIA's container tools (nvidia-smi and nvidia-container-cli), and this server has "
-        "no NVIDIA card with them",
-    }
-    raise NotSupported(f'Failed to start device "{name}": {reasons[config["gputype"]]}')
-
-
-def _share(kind: str) -> NodeDevice:
-    def check(config: Mapping[str, str]) -> None:
-        if kind != "mig":
-            raise InvalidRequest("Unsupported device type")
-        if not config.get("mig.uuid") and not (config.get("mig.gi") and config.get("mig.ci")):
-            raise InvalidRequest('Missing "mig.uuid" or "mig.gi" and "mig.ci"')
-
-    return NodeDevice(_CHECKS[kind], _find_nothing, "", lambda config: True, lambda config: None, check)
-
-
-_KINDS: Mapping[str, NodeDevice] = {"physical": PHYSICAL, **{kind: _share(kind) for kind in ("mdev", "mig", "sriov")}}
+def _check_kind(config: Mapping[str, str]) -> str:
+    """The kind of share that a config asks for. Raises InvalidRequest for one that containers cannot have."""
+    kind = config.get("gputype") or "physical"
+    if kind not in _CHECKS:
+        raise InvalidRequest(f'Invalid value for device option "gputype": Invalid value "{kind}"')
+    if kind in ("mdev", "sriov"):
+        check_keys(config, _CHECKS[kind])
+        raise InvalidRequest("Unsupported device type")
+    return kind
 
 
 class Gpu:
@@ -147,15 +136,20 @@ class Gpu:
     live_keys = frozenset[str]()
 
     def validate(self, config: Mapping[str, str], others: Mapping[str, Mapping[str, str]]) -> None:
-        if config.get("gputype", "") not in ("", *_KINDS):
-            raise InvalidRequest(f'Invalid value for device option "gputype": Invalid value "{config["gputype"]}"')
-        _of(config).validate(config, others)
+        if _check_kind(config) == "physical":
+            PHYSICAL.validate(config, others)
+        else:
+            _check_physical(config)
+            gpu_mig.check(config, _CHECKS["mig"])
 
     async def prepare(self, device: DeviceContext) -> Mapping[str, str | None]:
         return {}
 
     async def attach(self, device: DeviceContext) -> Attachment:
-        return await _of(device.config).attach(device)
+        if device.config.get("gputype") != "mig":
+            return await PHYSICAL.attach(device)
+        places = [card.pci for card in await in_thread(lambda: select(list_cards(), device.config))]
+        return await gpu_mig.attach(device, places, device.nvidia_runtime)
 
     async def update(self, device: DeviceContext, old: Mapping[str, str]) -> None:
         return
@@ -167,11 +161,9 @@ class Gpu:
         return
 
     async def plug(self, device: DeviceContext) -> Mapping[str, str | None]:
-        return await _of(device.config).plug(device)
+        if device.config.get("gputype") == "mig":
+            raise InvalidRequest(f'Device "{device.device}" cannot be added while the container runs: stop it first')
+        return await PHYSICAL.plug(device)
 
     async def unplug(self, device: DeviceContext) -> None:
         await nodes.unplug(device)
-
-
-def _of(config: Mapping[str, str]) -> NodeDevice:
-    return _KINDS[config.get("gputype") or "physical"]

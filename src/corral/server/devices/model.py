@@ -45,9 +45,9 @@ class Attachment:
     """What a device adds to an instance that starts.
 
     `rules` are the control group's device rules (`c 1:5 rwm`), which count for privileged containers, `settings` its
-    other limits. `volatile` are keys below `volatile.DEVICE.` to remember (None forgets). `release` undoes what the
-    attach did outside the instance and is called when the start fails; `after_start` is called once it runs, then
-    `start` with the device in the running instance.
+    other limits. `volatile` are keys below `volatile.DEVICE.` to remember (None forgets), `nvidia_devices` shares of
+    NVIDIA's cards by its names. `release` undoes what the attach did outside the instance and is called when the start
+    fails; `after_start` is called once it runs, then `start` with the device in the running instance.
     """
 
     nic: Nic | None = None
@@ -55,6 +55,7 @@ class Attachment:
     rules: tuple[str, ...] = ()
     settings: tuple[Setting, ...] = ()
     volatile: Mapping[str, str | None] = field(default_factory=dict)
+    nvidia_devices: tuple[str, ...] = ()
     release: Callable[[], Awaitable[None]] | None = None
     after_start: Callable[[], Awaitable[None]] | None = None
     start: Callable[["DeviceContext"], Awaitable[None]] | None = None
@@ -66,11 +67,12 @@ class DeviceContext:
 
     `storage_name` is the instance's name on this server, `volatile` the device's remembered values without their
     prefix, `used_names` the interface names that other devices of the instance have, `devices` all of its devices.
+    `instance_dir` is the top of its volume (beside the root), where a device may keep what belongs to the instance.
     `pid` is 0 while it is stopped; `idmap` is that of the running container or of its next start, None for a
-    privileged one. `cgroup` finds the control groups of the running container (in a thread: it asks the monitor), and
-    `allow` lets them use a device or not, by a rule (in a thread, too). `host_name_of` gives
-    the host's interface of another NIC, `shares_volume` tells whether another running
-    instance has the custom volume of a pool.
+    privileged one, `nvidia_runtime` whether NVIDIA's hook runs at its start. `cgroup` finds the control groups of the
+    running container (in a thread: it asks the monitor), and `allow` lets them use a device or not, by a rule (in a
+    thread, too). `host_name_of` gives the host's interface of another NIC, `shares_volume` tells whether another
+    running instance has the custom volume of a pool.
     """
 
     context: Context
@@ -83,10 +85,12 @@ class DeviceContext:
     kind: str = "container"
     used_names: frozenset[str] = frozenset()
     devices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    instance_dir: Path = Path("/")
     devices_dir: Path = Path("/")
     log_dir: Path = Path("/")
     pid: int = 0
     privileged: bool = False
+    nvidia_runtime: bool = False
     idmap: IdMap | None = None
     hierarchies: Hierarchies | None = None
     cgroup: Callable[[], Cgroup] | None = None

@@ -27,7 +27,12 @@ async def start(name: str, setup: Mapping[str, Any], fds: Sequence[int], pid_fil
     source = str(Path(corral.__path__[0]).parent)
     argv = [python, "-I", "-S", "-c", _START.format(name=name), source, json.dumps(setup)]
     ended = await command.run(argv, pass_fds=fds, env={"PATH": os.defpath}, cwd="/", timeout_s=_START_TIMEOUT_S)
-    await in_thread(_write, pid_file, int(ended.stdout))
+    await remember(pid_file, int(ended.stdout))
+
+
+async def remember(pid_file: Path, pid: int) -> None:
+    """Write the pid file of a program that was started otherwise."""
+    await in_thread(_write, pid_file, pid)
 
 
 def _write(pid_file: Path, pid: int) -> None:

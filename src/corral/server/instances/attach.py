@@ -11,8 +11,8 @@ from corral.errors import CorralError, InvalidRequest
 from corral.server.context import Context
 from corral.server.devices import registry
 from corral.server.devices.model import Attachment, DeviceContext, Reserving, Restorable
-from corral.server.instances import idmaps, running, store
-from corral.server.instances.model import Devices, Instance, devices_dir, log_dir
+from corral.server.instances import idmaps, nvidia, running, store
+from corral.server.instances.model import Devices, Instance, containers_dir, devices_dir, log_dir
 from corral.server.instances.spec import HostFacts
 from corral.server.rollback import Rollback
 
@@ -48,10 +48,12 @@ def device_context(
         kind=instance.type.value,
         used_names=_used_names(instance.expanded_devices, values, name),
         devices=instance.expanded_devices,
+        instance_dir=containers_dir(context.member) / instance.storage_name,
         devices_dir=devices_dir(context.member, instance),
         log_dir=log_dir(context.member, instance),
         pid=container.init_pid if container is not None else 0,
         privileged=instance.privileged,
+        nvidia_runtime=nvidia.is_wanted(instance.expanded_config),
         idmap=None if instance.privileged else idmap,
         hierarchies=hierarchies,
         cgroup=partial(container.cgroup, hierarchies) if container is not None else None,

@@ -9,7 +9,7 @@ from corral.server.devices.model import Attachment, Mount, Nic
 from corral.server.host import cgroup
 from corral.server.host.cgroup import Hierarchies, Setting
 from corral.server.host.idmap import IdMap
-from corral.server.instances import keys
+from corral.server.instances import keys, nvidia
 from corral.server.instances.keys import parse_raw_lxc
 from corral.server.instances.model import Instance
 from corral.server.keys import Config
@@ -68,6 +68,13 @@ class InstanceSpec:
     raw: tuple[tuple[str, str], ...]
     log_level: str = "warn"
     device_rules: tuple[str, ...] = ()
+    mount_hooks: tuple[str, ...] = ()
+    """Programs of liblxc's that run when the container's file systems are mounted."""
+
+    @property
+    def has_users_hooks(self) -> bool:
+        """Whether programs of the user's run at the start, which need a search path."""
+        return any(name.startswith("lxc.hook.") and name != "lxc.hook.version" for name, _ in self.raw)
 
 
 def compose(
@@ -89,7 +96,11 @@ def compose(
         idmapped_root=idmap[1],
         nesting=is_true(config.get("security.nesting")),
         limits=(*compose_limits(config, facts), *(setting for one in attachments for setting in one.settings)),
-        environment=_family(config, "environment."),
+        environment=(
+            *_family(config, "environment."),
+            *nvidia.environment(config, [name for one in attachments for name in one.nvidia_devices]),
+        ),
+        mount_hooks=(nvidia.HOOK,) if nvidia.is_wanted(config) else (),
         prlimits=_family(config, "limits.kernel."),
         sysctls=_family(config, "linux.sysctl."),
         nics=tuple(one.nic for one in attachments if one.nic is not None),

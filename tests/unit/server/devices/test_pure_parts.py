@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from corral.errors import InvalidRequest, NotSupported
-from corral.server.devices import disk_limits, gpu, infiniband, nodes, proxy_addresses, registry, unix
+from corral.server.devices import disk_limits, gpu, gpu_mig, infiniband, nodes, proxy_addresses, registry, tpm, unix
 from corral.server.devices.model import encode_path
 from corral.server.devices.nic import filters, ipvlan, limits, routed, sriov, vlans
 from corral.server.devices.nic.sriov import VirtualFunction
@@ -221,6 +221,8 @@ def test_addresses_of_ipvlan_nics() -> None:
         ({"type": "gpu", "gputype": "x"}, "gputype"),
         ({"type": "gpu", "pci": "00:01.0", "id": "1"}, 'Cannot use "id"'),
         ({"type": "gpu", "gputype": "mig"}, "mig.uuid"),
+        ({"type": "gpu", "gputype": "mig", "mig.uuid": "x", "mig.gi": "1"}, 'Cannot use "mig.gi"'),
+        ({"type": "gpu", "gputype": "sriov"}, "Unsupported device type"),
     ],
 )
 def test_configs_that_are_refused(config: dict[str, str], reason: str) -> None:
@@ -247,6 +249,37 @@ def test_graphics_cards_of_a_sysfs(tmp_path: Path) -> None:
     assert gpu.select(cards, {"pci": "01:00.0"}) == cards
     assert gpu.select(cards, {"id": "0", "vendorid": "10DE"}) == cards
     assert gpu.select(cards, {"id": "1"}) == []
+
+
+NVIDIA_CARDS = """NVRM version,CUDA version
+525.60,12.0
+
+Device Index,Device Minor,Model,Brand,GPU UUID,Bus Location,Architecture
+0,3,NVIDIA A100-PCIE-40GB,Nvidia,GPU-1f2e,00000000:3B:00.0,8.0
+"""
+
+
+def test_shares_of_an_nvidia_card(tmp_path: Path) -> None:
+    cards = gpu_mig.parse_cards(NVIDIA_CARDS)
+    assert cards == [gpu_mig.NvidiaCard("3", "GPU-1f2e", "0000:3b:00.0")]
+    share = {"mig.gi": "1", "mig.ci": "0"}
+    with pytest.raises(InvalidRequest, match=r"gi=1 ci=0 doesn't exist on GPU 3"):
+        gpu_mig.choose(cards, ["0000:3b:00.0"], tmp_path, share)
+    fill(tmp_path, {"driver/nvidia/capabilities/gpu3/mig/gi1/ci0/access": ""})
+    assert gpu_mig.choose(cards, ["0000:3b:00.0"], tmp_path, share) == "MIG-GPU-1f2e/1/0"
+    assert gpu_mig.choose(cards, ["0000:3b:00.0"], tmp_path, {"mig.uuid": "ab-cd"}) == "MIG-ab-cd"
+    for places, reason in (
+        ([], "Failed to detect"),
+        (["a", "b"], "More than one"),
+        (["0000:01:00.0"], "isn't a NVIDIA"),
+    ):
+        with pytest.raises(InvalidRequest, match=reason):
+            gpu_mig.choose(cards, places, tmp_path, share)
+
+
+def test_what_swtpm_announces() -> None:
+    assert tpm.parse_announcement("New TPM device: /dev/tpm1 (major/minor = 253/1)\n") == (1, 253, 1)
+    assert tpm.parse_announcement("") is None
 
 
 def test_hardware_of_a_sysfs(tmp_path: Path) -> None:

@@ -8,10 +8,18 @@ import pytest
 from corral.server.devices.model import Attachment, Mount, Nic
 from corral.server.host.cgroup import Hierarchies
 from corral.server.host.idmap import IdRange
-from corral.server.instances import idmaps
+from corral.server.instances import idmaps, nvidia
 from corral.server.instances.container.lxc_config import lxc_config
 from corral.server.instances.model import Instance, InstanceType
-from corral.server.instances.spec import HostFacts, Paths, compose, memory_limit, parse_allowance, plan_cpus
+from corral.server.instances.spec import (
+    HostFacts,
+    InstanceSpec,
+    Paths,
+    compose,
+    memory_limit,
+    parse_allowance,
+    plan_cpus,
+)
 
 UNIFIED = Hierarchies({}, Path("/sys/fs/cgroup"), frozenset({"cpu", "cpuset", "memory", "pids", "io", "devices"}))
 V1 = Hierarchies(
@@ -163,3 +171,26 @@ def test_cpus_are_spread() -> None:
     assert plan_cpus({"a": "2", "b": "2", "c": "1"}, range(4)) == {"a": "0-1", "b": "2-3", "c": "0"}
     assert plan_cpus({"pinned": "0-1", "a": "1", "b": "9"}, range(3)) == {"a": "2", "b": "0-2"}
     assert plan_cpus({"none": ""}, range(2)) == {}
+
+
+def test_the_nvidia_runtime_is_a_hook_with_variables() -> None:
+    share = Attachment(nvidia_devices=("MIG-1",))
+    config = {"nvidia__runtime": "true", "nvidia__require__cuda": "cuda>=11"}
+    spec = compose(instance(**config), FACTS, PATHS, (IDMAP, True), [share])
+    lines = lxc_config(spec, FACTS).splitlines()
+    assert f"lxc.hook.mount = {nvidia.HOOK}" in lines
+    assert {
+        "lxc.environment = NVIDIA_VISIBLE_DEVICES=MIG-1",
+        "lxc.environment = NVIDIA_DRIVER_CAPABILITIES=compute,utility",
+        "lxc.environment = NVIDIA_REQUIRE_CUDA=cuda>=11",
+    } <= set(lines)
+    assert "NVIDIA_VISIBLE_DEVICES=none" in "\n".join(rendered(nvidia__runtime="true"))
+    assert not any("NVIDIA" in line or "hook.mount" in line for line in rendered())
+
+
+def test_only_hooks_of_the_user_need_a_search_path() -> None:
+    def spec(**config: str) -> InstanceSpec:
+        return compose(instance(**config), FACTS, PATHS, (IDMAP, True), [])
+
+    assert not spec(nvidia__runtime="true").has_users_hooks
+    assert spec(raw__lxc="lxc.hook.pre-start=/opt/x").has_users_hooks

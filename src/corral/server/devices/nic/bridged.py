@@ -157,6 +157,7 @@ class BridgedNic:
                 await self._filter(device, network, host_name)
 
     async def detach(self, device: DeviceContext) -> None:
+        await veth.remove_rest(device)
         await self._undo(device, device.config.get("network") or device.config.get("parent", ""))
 
     async def plug(self, device: DeviceContext) -> Mapping[str, str | None]:

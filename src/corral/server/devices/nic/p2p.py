@@ -66,7 +66,7 @@ class P2pNic:
             await limits.apply(host_name, device.config, is_new=False)
 
     async def detach(self, device: DeviceContext) -> None:
-        return
+        await veth.remove_rest(device)
 
     async def plug(self, device: DeviceContext) -> Mapping[str, str | None]:
         return await veth.plug_attachment(device, await self.attach(device))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from corral.errors import InvalidRequest
 from corral.server.devices.model import Attachment, DeviceContext
-from corral.server.host import pidfd
+from corral.server.host import pidfd, sysfs
 from corral.server.host.netlink import Netlink
 from corral.server.host.threads import in_thread
 
@@ -115,3 +115,10 @@ def unplug(host_name: str) -> None:
     """Remove the pair of a running instance; does nothing where it is gone."""
     with Netlink() as host:
         host.ensure_link_deleted(host_name)
+
+
+async def remove_rest(device: DeviceContext) -> None:
+    """Remove the host's end after a stop: a pair that was plugged in goes only when the kernel gets round to it."""
+    host_name = host_name_of(device)
+    if host_name and sysfs.interface_exists(host_name):
+        await in_thread(unplug, host_name)

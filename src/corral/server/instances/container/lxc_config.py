@@ -44,6 +44,7 @@ def lxc_config(spec: InstanceSpec, facts: HostFacts) -> str:
         *(line for index, nic in enumerate(spec.nics) for line in _nic(index, nic)),
         *(() if spec.nics else ("lxc.net.0.type = empty",)),
         *(_mount(mount) for mount in spec.mounts),
+        *(f"lxc.hook.mount = {hook}" for hook in spec.mount_hooks),
         *(f"{name} = {value}" for name, value in spec.raw),
     ]
     return "\n".join(lines) + "\n"
