@@ -139,6 +139,8 @@ def test_a_plugged_pair_is_gone_once_its_container_stopped(lxc: Client, daemon: 
     name = make_instance()
     links = [f"vgone{os.getpid() % 10000}n{number}" for number in range(2)]
     add(lxc, name, "eth7", "nic", "nictype=p2p", f"host_name={links[0]}")
+    # One name cannot be on a network twice.
+    add(lxc, name, "eth0", "none")
     add(lxc, name, "eth8", "nic", "nictype=bridged", f"parent={daemon.bridge}", f"host_name={links[1]}")
     lxc("stop", "--force", name)
     assert not any(Path("/sys/class/net", link).exists() for link in links)
