@@ -68,6 +68,16 @@ def parse_architecture(name: str) -> int:
     raise InvalidRequest(f"Architecture isn't supported: {name}")
 
 
+def canonical_name(name: str) -> str:
+    """The kernel's name of an architecture, from any name that images and people use (`amd64` is `x86_64`)."""
+    return NAMES[parse_architecture(name)]
+
+
+def host_architecture() -> str:
+    """The kernel's name of this machine's architecture."""
+    return canonical_name(os.uname().machine)
+
+
 def format_architecture(number: int) -> str:
     """The name of an architecture."""
     return NAMES.get(number, UNKNOWN)

@@ -298,7 +298,8 @@ def test_a_killed_daemon_sweeps_what_was_half_imported(make_daemon: Callable[[],
 BUILD = """
 import asyncio, json, sys, urllib.request
 from pathlib import Path
-from corral.server.images import apt, build, formats
+from corral import architectures
+from corral.server.images import apt, build
 from corral.server.images.recipe import Recipe
 
 async def main(work: Path) -> None:
@@ -309,7 +310,7 @@ async def main(work: Path) -> None:
         print(json.dumps({"unreachable": f"{mirror}: {error}"}))
         return
     phases = []
-    recipe = Recipe("debian", "12", "minimal", formats.host_architecture())
+    recipe = Recipe("debian", "12", "minimal", architectures.host_architecture())
     files = await build.build(recipe, work, work / "packages", lambda phase, percent: phases.append((phase, percent)))
     print(json.dumps({"metadata": str(files.main), "rootfs": str(files.rootfs), "phases": phases}))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar, overload
 
-from corral import units
+from corral import architectures, units
 from corral.errors import InvalidRequest
 
 T = TypeVar("T")
@@ -52,24 +52,6 @@ IPV4: KeyType[ipaddress.IPv4Address] = KeyType("IPv4 address", ipaddress.IPv4Add
 IPV6: KeyType[ipaddress.IPv6Address] = KeyType("IPv6 address", ipaddress.IPv6Address)
 
 
-ARCHITECTURES = (
-    "aarch64",
-    "armv6l",
-    "armv7l",
-    "armv8l",
-    "i686",
-    "mips",
-    "mips64",
-    "ppc",
-    "ppc64",
-    "ppc64le",
-    "riscv32",
-    "riscv64",
-    "s390x",
-    "x86_64",
-)
-
-
 def _compression(text: str) -> str:
     try:
         words = shlex.split(text)
@@ -89,8 +71,9 @@ def _expiry(text: str) -> str:
 
 
 def _architecture(text: str) -> str:
-    if text not in ARCHITECTURES:
-        raise InvalidRequest(f'Invalid value "{text}" (not one of {", ".join(ARCHITECTURES)})')
+    known = sorted(architectures.NAMES.values())
+    if text not in known:
+        raise InvalidRequest(f'Invalid value "{text}" (not one of {", ".join(known)})')
     return text
 
 

@@ -1,5 +1,6 @@
 """Counts wrong passwords and tokens by the address they come from, so that nobody can try many."""
 
+import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,6 +21,7 @@ class Guesses:
 
     def check(self, address: str) -> None:
         """Raise Forbidden where an address has guessed too often."""
+        address = _network_of(address)
         since = self._clock() - WINDOW_S
         recent = [moment for moment in self._wrong.get(address, []) if moment > since]
         if recent:
@@ -31,7 +33,17 @@ class Guesses:
 
     def add(self, address: str) -> None:
         """Count a wrong answer."""
+        address = _network_of(address)
         self._wrong.setdefault(address, []).append(self._clock())
         self._wrong.move_to_end(address)
         while len(self._wrong) > MAX_ADDRESSES:
             self._wrong.popitem(last=False)
+
+
+def _network_of(address: str) -> str:
+    """What one who guesses has of its own: an IPv4 address, but of IPv6 a whole /64."""
+    try:
+        ip = ipaddress.IPv6Address(address.strip("[]").partition("%")[0])
+    except ValueError:
+        return address
+    return str(ipaddress.IPv6Network((int(ip) >> 64 << 64, 64)))

@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime
 
+from corral import architectures
 from corral.api.urls import url
 from corral.errors import AlreadyExists, Conflict, Forbidden, InvalidRequest
 from corral.server.context import Context
@@ -120,7 +121,7 @@ def compose_image(project: str, fingerprint: str, size: int, inspection: unpack.
         public=wanted.public,
         auto_update=wanted.auto_update,
         cached=False,
-        architecture=formats.architecture_name(metadata.architecture),
+        architecture=architectures.canonical_name(metadata.architecture),
         type=inspection.type,
         created_at=format_time(datetime.fromtimestamp(metadata.creation_date, UTC)),
         expires_at=expires_at or NEVER,

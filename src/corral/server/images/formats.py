@@ -1,9 +1,8 @@
 """What an image file is: its compression by magic, its metadata.yaml, its fingerprint. Unpacking is in unpack.py."""
 
 import hashlib
-import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from corral import architectures
 from corral.errors import InvalidRequest
 from corral.server.host.threads import in_thread
 
@@ -49,23 +49,6 @@ _MAGICS: tuple[tuple[int, bytes, Format], ...] = (
     (0, b"QFI\xfb", Format.QCOW2),
     (257, b"ustar", Format.TAR),
 )
-
-_ARCHITECTURES: Mapping[str, Sequence[str]] = {
-    "i686": ("i386", "i586", "386", "x86", "generic_32"),
-    "x86_64": ("amd64", "generic_64"),
-    "armv6l": ("armel", "arm"),
-    "armv7l": ("armhf", "armhfp", "armv7a_hardfp", "armv7", "armv7a_vfpv3_hardfp"),
-    "armv8l": (),
-    "aarch64": ("arm64", "arm64_generic"),
-    "ppc": ("powerpc",),
-    "ppc64": ("powerpc64",),
-    "ppc64le": ("ppc64el",),
-    "s390x": (),
-    "mips": ("mipsel",),
-    "mips64": ("mips64el",),
-    "riscv32": (),
-    "riscv64": (),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +102,6 @@ def detect_format(path: Path) -> Format:
     )
 
 
-def architecture_name(name: str) -> str:
-    """The kernel's name of an architecture, from any name LXD knows (`amd64` is `x86_64`)."""
-    for architecture, aliases in _ARCHITECTURES.items():
-        if name == architecture or name in aliases:
-            return architecture
-    raise InvalidRequest(f"Architecture isn't supported: {name}")
-
-
-def host_architecture() -> str:
-    """The architecture of this machine."""
-    return architecture_name(os.uname().machine)
-
-
 async def fingerprint_of(files: ImageFiles) -> str:
     """The SHA-256 of the unified file, or of the metadata followed by the root file system."""
     paths = [files.main, *([files.rootfs] if files.rootfs is not None else [])]
@@ -163,7 +133,7 @@ def parse_metadata(document: str, *, complete: bool = True) -> ImageMetadata:
     if complete:
         if creation_date == 0:
             raise InvalidRequest("Missing creation date")
-        architecture_name(architecture)
+        architectures.parse_architecture(architecture)
     templates = _mapping(raw.get("templates"), "templates")
     return ImageMetadata(
         architecture=architecture,

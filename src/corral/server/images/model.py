@@ -3,12 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-ARCHITECTURES = (
-    *("", "i686", "x86_64", "armv7l", "aarch64", "ppc", "ppc64", "ppc64le", "s390x", "mips", "mips64"),
-    *("riscv32", "riscv64", "armv6l", "armv8l"),
-)
-"""Names of architectures at the index of their numbers in the database (LXD's numbers)."""
-
 TYPES = ("container", "virtual-machine")
 PROTOCOLS = ("lxd", "direct", "simplestreams")
 NEVER = "1970-01-01T00:00:00Z"

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from corral.architectures import format_architecture, parse_architecture
 from corral.errors import AlreadyExists, Conflict, NotFound
 from corral.server.db import rows
 from corral.server.db.database import Tx
 from corral.server.events.model import format_time, utc_now
 from corral.server.images import alias_store, applied_profiles
-from corral.server.images.model import ARCHITECTURES, NEVER, PROTOCOLS, TYPES, Image, UpdateSource
+from corral.server.images.model import NEVER, PROTOCOLS, TYPES, Image, UpdateSource
 
 _SELECT = (
     "SELECT i.id, p.name AS project, i.fingerprint, i.filename, i.size, i.public, i.auto_update, i.cached,"
@@ -34,7 +35,7 @@ def _load(tx: Tx, where: str, *values: str | int) -> list[Image]:
             public=bool(row["public"]),
             auto_update=bool(row["auto_update"]),
             cached=bool(row["cached"]),
-            architecture=ARCHITECTURES[row["architecture"]],
+            architecture=format_architecture(row["architecture"]),
             type=TYPES[row["type"]],
             created_at=row["creation_date"] or "",
             expires_at=row["expiry_date"] or "",
@@ -111,7 +112,7 @@ def find_by_source(tx: Tx, source: UpdateSource, kind: str, architecture: str) -
         PROTOCOLS.index(source.protocol),
         source.certificate,
         source.alias,
-        ARCHITECTURES.index(architecture),
+        parse_architecture(architecture),
         *types,
     )
     return _load(tx, "i.id = ?", row["id"])[0] if row is not None else None
@@ -157,7 +158,7 @@ def insert_image(tx: Tx, image: Image) -> int:
         image.filename,
         image.size,
         int(image.public),
-        ARCHITECTURES.index(image.architecture),
+        parse_architecture(image.architecture),
         image.created_at,
         image.expires_at or NEVER,
         format_time(utc_now()),

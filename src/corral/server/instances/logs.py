@@ -28,7 +28,8 @@ async def list_logs(context: Context, project: str, name: str) -> list[str]:
     try:
         names = await in_thread(os.listdir, directory)
     except FileNotFoundError:
-        raise NotFound(f"No logs of instance {name!r}: not found") from None
+        await context.db.read(store.get_instance, project, name)
+        return []
     return sorted(filter(is_log_name, names))
 
 

@@ -49,9 +49,14 @@ async def _rename(context: Context, instance: Instance, new_name: str, *, templa
     return await _finish(context, instance, new_name, templates=templates)
 
 
+def check_free(tx: Tx, project: str, name: str) -> None:
+    """Raise AlreadyExists where an instance of a project has the name."""
+    if name in store.list_names(tx, project):
+        raise AlreadyExists(f'Name "{name}" already in use')
+
+
 def _begin(tx: Tx, instance: Instance, new_name: str) -> None:
-    if new_name in store.list_names(tx, instance.project):
-        raise AlreadyExists(f'Name "{new_name}" already in use')
+    check_free(tx, instance.project, new_name)
     store.mark_pending(tx, instance.id, PENDING + new_name)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import hmac
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -25,7 +26,9 @@ the response that was upgraded."""
 class Operation:
     """The state of an operation. It is final once `done` is set.
 
-    `connect` and `secrets` make it a websocket operation: a client connects with the secret of a descriptor.
+    `owner` is the fingerprint of the certificate of the one who asked for it, empty for the Unix socket: what is
+    open ends with its trust. `connect` and `secrets` make it a websocket operation: a client connects with the
+    secret of a descriptor.
     """
 
     description: str
@@ -36,6 +39,7 @@ class Operation:
     connect: Connect | None = None
     secrets: dict[str, str] = field(default_factory=dict)
     kind: str = "task"
+    owner: str = ""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     created_at: datetime = field(default_factory=utc_now)
     updated_at: datetime = field(default_factory=utc_now)
@@ -75,7 +79,7 @@ class Operation:
     def descriptor_of(self, secret: str) -> str:
         """The name of the descriptor that a secret opens; Forbidden for a wrong one."""
         for name, known in self.secrets.items():
-            if secret and known == secret:
+            if secret and hmac.compare_digest(known.encode(), secret.encode()):
                 return name
         raise Forbidden("Missing or wrong websocket secret")
 

@@ -58,6 +58,12 @@ class Operations:
         """Operations that have not ended."""
         return [one for one in self._operations.values() if not one.done.is_set()]
 
+    def end_sessions_of(self, owner: str) -> None:
+        """Cancel the websocket operations that a client asked for: whoever has their secrets cannot use them more."""
+        for operation in self.running():
+            if operation.kind == "websocket" and operation.owner == owner and operation.task is not None:
+                operation.task.cancel()
+
     async def stop(self, grace_s: float, tasks_grace_s: float = 0.0) -> None:
         """Let running operations end for some time, then cancel the rest and wait for their undo.
 

@@ -65,6 +65,7 @@ def _subnets(text: str) -> list[tuple[str, str]]:
     return subnets
 
 
+SUBNETS: KeyType[list[tuple[str, str]]] = KeyType("subnets", _subnets)
 COUNT: KeyType[int] = KeyType("count", _count)
 ID_RANGES: KeyType[list[range]] = KeyType("ranges of ids", _id_ranges)
 BLOCK = enum("block", "allow")
@@ -123,7 +124,7 @@ TABLE = KeyTable(
     Key("restricted.idmap.gid", ID_RANGES, doc="Host group ids that raw.idmap may name."),
     Key("restricted.idmap.uid", ID_RANGES, doc="Host user ids that raw.idmap may name."),
     Key("restricted.networks.access", WORDS, doc="Networks that the project may use."),
-    Key("restricted.networks.subnets", KeyType("subnets", _subnets), doc="Subnets of uplinks, as UPLINK:SUBNET."),
+    Key("restricted.networks.subnets", SUBNETS, doc="Subnets of uplinks, as UPLINK:SUBNET."),
     Key("restricted.networks.uplinks", WORDS, doc="Networks that may be an uplink."),
     Key("restricted.networks.zones", STRING, doc="DNS zones that the project may use."),
     Key("restricted.snapshots", BLOCK, "block", doc="Whether snapshots may be made."),

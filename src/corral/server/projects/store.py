@@ -6,6 +6,7 @@ from corral.api.urls import url
 from corral.errors import AlreadyExists, InvalidRequest, NotFound
 from corral.server.db import rows
 from corral.server.db.database import Tx
+from corral.server.projects import subnets
 from corral.server.projects.model import Project
 from corral.units import is_true
 
@@ -42,6 +43,7 @@ def insert_project(tx: Tx, name: str, description: str, config: Mapping[str, str
         raise AlreadyExists(
             f'Failed creating project "{name}": Failed adding database record: This "projects" entry already exists'
         )
+    subnets.check(tx, config)
     project = tx.execute("INSERT INTO projects (name, description) VALUES (?, ?)", name, description)
     rows.write_config(tx, "projects_config", "project_id", project, config)
     if is_true(config.get("features.profiles")):
@@ -53,6 +55,7 @@ def insert_project(tx: Tx, name: str, description: str, config: Mapping[str, str
 def update_project(tx: Tx, name: str, description: str, config: Mapping[str, str]) -> None:
     """Replace description and config; the project's own default profile comes and goes with its feature."""
     before = get_project(tx, name)
+    subnets.check(tx, config)
     tx.execute("UPDATE projects SET description = ? WHERE id = ?", description, before.id)
     rows.write_config(tx, "projects_config", "project_id", before.id, config)
     had, has = is_true(before.config.get("features.profiles")), is_true(config.get("features.profiles"))

@@ -32,6 +32,9 @@ MAX_BODY = 16 * 1024 * 1024
 MAX_STRANGERS_BODY = 64 * 1024
 """Bytes of the body of one who is not trusted (yet): a certificate and a password."""
 
+REPLACING = frozenset({"PUT", "PATCH"})
+"""Methods whose body is what a thing is to be."""
+
 UPLOAD = "application/octet-stream"
 """The type of a body that is a file."""
 
@@ -55,7 +58,7 @@ class Dispatcher:
 
     async def _answer_safely(self, raw: web.BaseRequest) -> web.StreamResponse:
         try:
-            if raw.method == "OPTIONS" and "Origin" in raw.headers:
+            if raw.method == "OPTIONS":
                 return responses.sync({})
             return await self._serve(raw)
         except CorralError as error:
@@ -105,6 +108,7 @@ class Dispatcher:
         if route is None:
             raise NotSupported("not implemented")
         permission.check_access(request, route)
+        _check_target(request, route)
         await self._resolve_project(request, route)
         permission.check_project(request, route)
         if route.upload is not None and request.raw.content_type == UPLOAD:
@@ -127,6 +131,9 @@ class Dispatcher:
     async def _body(self, request: Request, route: Route, routes: dict[str, Route]) -> Any:
         assert route.body is not None
         data = await read_body(request.raw, MAX_BODY if request.caller.trusted else MAX_STRANGERS_BODY)
+        if not data and request.raw.method in REPLACING:
+            # Nothing is no configuration: it would take away all there is.
+            raise InvalidRequest("Invalid request body: it is empty")
         get = routes.get("GET")
         if request.raw.method == "POST" or get is None or get.put is None:
             return decode_body(data, route.body)
@@ -170,6 +177,15 @@ class Dispatcher:
         if request.recursion == 0:
             return responses.sync([listing.url(item) for item in items])
         return responses.sync(items)
+
+
+def _check_target(request: Request, route: Route) -> None:
+    """Raise NotFound where another member than this one is asked: there is none."""
+    target = request.query.get("target", "")
+    member = request.context.member
+    if target in ("", member.name, member.location) or route.pattern == "/1.0/instances":
+        return
+    raise NotFound("Cluster member not found")
 
 
 def _unquote(part: str) -> str:

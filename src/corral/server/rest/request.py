@@ -95,6 +95,8 @@ class Request:
 
     def operation(self, operation: Operation, work: Callable[[], Awaitable[Any]]) -> Operation:
         """Run work as an operation that the handler described itself."""
+        if self.caller.certificate is not None and self.caller.trusted:
+            operation.owner = self.caller.certificate.fingerprint
         return self.context.parts[Operations].start(operation, work)
 
     def start_on(

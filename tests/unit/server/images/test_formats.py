@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from corral.architectures import canonical_name
 from corral.errors import InvalidRequest
 from corral.server.images.formats import (
     Format,
     ImageFiles,
-    architecture_name,
     detect_format,
     fingerprint_of,
     parse_metadata,
@@ -95,5 +95,5 @@ async def test_the_fingerprint_covers_both_files(tmp_path: Path) -> None:
 
 
 def test_architectures() -> None:
-    assert architecture_name("amd64") == "x86_64"
-    assert architecture_name("aarch64") == "aarch64"
+    assert canonical_name("amd64") == "x86_64"
+    assert canonical_name("aarch64") == "aarch64"

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import msgspec
 
+from corral import architectures
 from corral.errors import InternalError, InvalidRequest, NotFound
-from corral.server.images import formats
 from corral.server.images.model import NEVER
 from corral.server.images.remote.model import RemoteFile, RemoteImage
 
@@ -247,7 +247,7 @@ def _is_usable(item: _Item) -> bool:
 
 def _architecture(name: str) -> str:
     try:
-        return formats.architecture_name(name)
+        return architectures.canonical_name(name)
     except InvalidRequest:
         return ""
 

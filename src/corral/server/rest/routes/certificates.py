@@ -107,9 +107,12 @@ async def _admit(request: Request, body: wire.CertificatesPost) -> wire.Certific
         return msgspec.convert({**allowed, "token": False, "password": ""}, wire.CertificatesPost)
     stored = request.context.parts[Settings].config.get(keys.TRUST_PASSWORD.name, "")
     async with request.context.locks.hold("trust password"):
+        # Those that waited here came before the others were counted.
+        guesses.check(address)
         right = bool(stored) and await in_thread(password.matches, stored, body.password)
+        if not right:
+            guesses.add(address)
     if not right:
-        guesses.add(address)
         log.warning("Bad trust password from %s", request.caller.address)
         raise Forbidden("not authorized")
     return body
@@ -168,8 +171,14 @@ async def update_certificate(request: Request, fingerprint: str, body: wire.Cert
         after = certificates.with_material(after, der)
     await request.db.write(certificates.update_certificate, before, after)
     if _rights(before) != _rights(after):
-        request.context.parts[Sessions].end(before.fingerprint, besides=request.raw.transport)
+        _end_sessions(request, before.fingerprint)
     _publish(request, "updated", after.fingerprint)
+
+
+def _end_sessions(request: Request, fingerprint: str) -> None:
+    """End what a certificate opened, but for the connection that asks, and what others opened with its secrets."""
+    request.context.parts[Operations].end_sessions_of(fingerprint)
+    request.context.parts[Sessions].end(fingerprint, besides=request.raw.transport)
 
 
 def _rights(certificate: Certificate) -> tuple[Any, ...]:
@@ -191,5 +200,5 @@ def _check_own(request: Request, before: Certificate, after: Certificate) -> Non
 async def delete_certificate(request: Request, fingerprint: str) -> None:
     """Trust a certificate no more."""
     gone = await request.db.write(certificates.delete_certificate, fingerprint)
-    request.context.parts[Sessions].end(gone.fingerprint, besides=request.raw.transport)
+    _end_sessions(request, gone.fingerprint)
     _publish(request, "deleted", gone.fingerprint)

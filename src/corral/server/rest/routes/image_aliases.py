@@ -2,7 +2,7 @@
 
 from corral.api import images as wire
 from corral.api.urls import url
-from corral.errors import InvalidRequest
+from corral.errors import AlreadyExists, InvalidRequest
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle
 from corral.server.images import alias_store, create, store
@@ -42,6 +42,8 @@ async def create_alias(request: Request, body: wire.ImageAliasesPost) -> Created
     create.check_alias_name(body.name)
 
     def insert(tx: Tx) -> None:
+        if alias_store.find_alias(tx, request.project, body.name) is not None:
+            raise AlreadyExists(f'Alias "{body.name}" already exists')
         image = store.get_image(tx, request.project, body.target)
         alias_store.insert_alias(tx, request.project, body.name, image.id, body.description)
 

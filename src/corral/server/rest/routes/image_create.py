@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl
 
+from corral import architectures
 from corral.api import images as wire
 from corral.errors import Forbidden, InvalidRequest, NotSupported
-from corral.server.images import create, fetch, formats, tokens
+from corral.server.images import create, fetch, tokens
 from corral.server.images.model import Wanted
 from corral.server.images.recipe import Recipe
 from corral.server.images.remote.model import RemoteSource
@@ -169,10 +170,12 @@ def _create_token(request: Request, fingerprint: str, metadata: dict[str, Any]) 
 
 def _recipe(source: wire.ImagesPostSource) -> Recipe:
     architecture = (
-        formats.architecture_name(source.architecture) if source.architecture else formats.host_architecture()
+        architectures.canonical_name(source.architecture) if source.architecture else architectures.host_architecture()
     )
-    if architecture != formats.host_architecture():
-        raise NotSupported(f"Images are built for this machine's architecture only, {formats.host_architecture()}")
+    if architecture != architectures.host_architecture():
+        raise NotSupported(
+            f"Images are built for this machine's architecture only, {architectures.host_architecture()}"
+        )
     return Recipe(
         os=source.os.lower(),
         release=source.release,

@@ -59,7 +59,7 @@ async def update_snapshot(request: Request, name: str, snapshot_name: str, body:
     """Change when a snapshot expires."""
     instance = await load(request, name)
     return request.start_on(
-        resources(request, name),
+        resources(request, name, container=instance.is_container),
         "Updating snapshot",
         snapshot.update_snapshot,
         instance,
@@ -76,7 +76,12 @@ async def rename_snapshot(request: Request, name: str, snapshot_name: str, body:
     instance = await load(request, name)
     snapshot.check_name(body.name)
     return request.start_on(
-        resources(request, name), "Renaming snapshot", snapshot.rename_snapshot, instance, snapshot_name, body.name
+        resources(request, name, container=instance.is_container),
+        "Renaming snapshot",
+        snapshot.rename_snapshot,
+        instance,
+        snapshot_name,
+        body.name,
     )
 
 
@@ -86,7 +91,11 @@ async def delete_snapshot(request: Request, name: str, snapshot_name: str) -> Op
     instance, found = await snapshot.instance_of(request.context, request.project, name)
     snapshot.find(found, snapshot_name)
     return request.start_on(
-        resources(request, name), "Deleting snapshot", snapshot.delete_snapshot, instance, snapshot_name
+        resources(request, name, container=instance.is_container),
+        "Deleting snapshot",
+        snapshot.delete_snapshot,
+        instance,
+        snapshot_name,
     )
 
 

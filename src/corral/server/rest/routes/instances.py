@@ -39,6 +39,17 @@ def kind_of(request: Request) -> InstanceType | None:
     return _KINDS.get(request.base)
 
 
+def _kind_asked(request: Request) -> InstanceType | None:
+    """The kind that is to be listed: by the path, or by the query."""
+    asked = request.query.get("instance-type", "")
+    if not asked:
+        return kind_of(request)
+    try:
+        return InstanceType(asked)
+    except ValueError:
+        raise InvalidRequest(f"Invalid instance type {asked!r}: give container or virtual-machine") from None
+
+
 async def load(request: Request, name: str) -> Instance:
     """The instance of a request's path, or NotFound; one of the other kind is not found either."""
     if "/" in name:
@@ -61,7 +72,7 @@ def resources(request: Request, *instance_names: str, container: bool = False) -
 async def list_instances(request: Request) -> Listing[wire.Instance]:
     """List the instances."""
     project = None if request.all_projects else request.project
-    found = await request.db.read(store.list_instances, project, kind_of(request))
+    found = await request.db.read(store.list_instances, project, _kind_asked(request))
     items: list[wire.Instance]
     if request.recursion < 2:
         items = [render.instance(request.context, one) for one in found]
@@ -192,6 +203,7 @@ async def rename_instance(request: Request, name: str, body: InstancePost) -> Op
     if not body.name:
         raise InvalidRequest("Missing the new name")
     names.check_name(body.name)
+    await request.db.read(rename.check_free, request.project, body.name)
     return request.start_on(
         resources(request, name, container=instance.is_container),
         "Renaming instance",

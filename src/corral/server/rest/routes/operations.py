@@ -6,6 +6,7 @@ from aiohttp import web
 
 from corral.api import operations as wire
 from corral.errors import InvalidRequest, NotFound
+from corral.server.auth.sessions import Sessions
 from corral.server.operations import model
 from corral.server.operations.model import Operation
 from corral.server.operations.registry import Operations
@@ -82,13 +83,16 @@ async def wait_operation(request: Request, uuid: str) -> wire.Operation:
 @routes.get("/{uuid}/websocket", access=Access.ANYONE)
 async def connect_operation(request: Request, uuid: str) -> web.StreamResponse:
     """Connect to a descriptor of a websocket operation; the secret is the permission."""
-    operation = _find(request, uuid)
     secret = request.query.get("secret", "")
     if not secret:
         raise InvalidRequest("missing secret")
+    operation = request.context.parts[Operations].get(uuid)
     if operation.connect is None or operation.status in model.FINAL:
         raise InvalidRequest("Only websocket operations that still run can be connected")
     descriptor = operation.descriptor_of(secret)
+    if operation.owner and request.raw.transport is not None:
+        # A stranger may connect with the secret: that ends with the trust in the one who gave it away.
+        request.context.parts[Sessions].add(operation.owner, request.raw.transport)
     response = await operation.connect(descriptor, request.raw)
     assert isinstance(response, web.StreamResponse)
     return response
