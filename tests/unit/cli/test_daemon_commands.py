@@ -1,12 +1,14 @@
 """The daemon's sub-commands without a daemon: flags, what decides an activation, presets and their undoing."""
 
+import io
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
 
 from corral.cli.daemon import activate
+from corral.cli.daemon.interactive import Interview
 from corral.cli.daemon.main import main
 from corral.cli.daemon.preseed import apply_preseed, merge, read_preseed
 from corral.client.server import ApiError, Server
@@ -41,9 +43,54 @@ def test_refused(argv: list[str], error: str, capfd: pytest.CaptureFixture[str])
     assert capfd.readouterr().err == f"Error: {error}\n"
 
 
-def test_init_alone_names_the_flags(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["lxd", "init"]) == 1
-    assert "--auto" in capfd.readouterr().err
+class Fresh:
+    """A server without pools and networks."""
+
+    info: ClassVar = {"environment": {"storage_supported_drivers": [{"Name": "dir"}, {"Name": "btrfs"}]}}
+
+    def get(self, path: str, query: dict[str, str]) -> list[dict[str, str]]:
+        return [{"name": "taken"}]
+
+
+def interview(monkeypatch: pytest.MonkeyPatch, *answers: str) -> dict[str, Any]:
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{answer}\n" for answer in answers)))
+    return Interview(cast(Server, Fresh()), "LXD", "lxdbr9", "dir").hold()
+
+
+def test_the_questions_of_init_are_in_the_order_of_lxd(monkeypatch: pytest.MonkeyPatch) -> None:
+    preseed = interview(monkeypatch, *"no yes store dir no yes br7 10.9.9.1/24 no none no no".split())
+    assert preseed["storage_pools"] == [{"name": "store", "driver": "dir", "config": {}, "description": ""}]
+    assert preseed["networks"][0]["name"] == "br7"
+    assert preseed["networks"][0]["config"] == {
+        "ipv4.address": "10.9.9.1/24",
+        "ipv4.nat": "false",
+        "ipv6.address": "none",
+    }
+    assert sorted(preseed["profiles"][0]["devices"]) == ["eth0", "root"]
+    assert preseed["config"] == {"images.auto_update_interval": "0"}
+
+
+def test_wrong_answers_are_asked_again_and_defaults_hold(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answers = ["maybe", "", "", "taken", "", "zfs", "btrfs", "", "no", "0", "7", "", "", "taken", "", "10.0.0.1"]
+    answers += ["auto", "", "yes", "no-address", "::1", "70000", "8444", "secret", "yes"]
+    preseed = interview(monkeypatch, *answers)
+    assert preseed["storage_pools"][0]["config"] == {"size": "7GiB"}
+    assert preseed["networks"][0]["config"] == {"ipv4.address": "auto", "ipv6.address": "auto"}
+    assert preseed["config"] == {"core.https_address": "[::1]:8444", "core.trust_password": "secret"}
+    shown = capfd.readouterr().out
+    assert "already exists" in shown
+    assert "secret" not in shown
+
+
+def test_what_init_cannot_do_and_answers_that_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CorralError, match="Clustering is not available"):
+        interview(monkeypatch, "yes")
+    with pytest.raises(CorralError, match="MAAS is not supported"):
+        interview(monkeypatch, "no", "no", "yes")
+    with pytest.raises(CorralError, match="input ended"):
+        interview(monkeypatch, "no", "no")
 
 
 def test_version(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""`init`: give a new daemon storage, a network and a profile, by itself or as a preseed says."""
+"""`init`: give a new daemon storage, a network and a profile, by itself, by questions or as a preseed says."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from corral.client.server import Server
 
 _HTTPS_PORT = 8443
+_FULL = {"recursion": "1"}
 _BACKENDS = ("btrfs", "ceph", "cephfs", "dir", "lvm", "zfs")
 _CONFIGURATION_FLAGS = {
     "network-address": "",
@@ -36,11 +37,6 @@ def run(invocation: Invocation) -> int:
     preseed, dump = invocation.switch("preseed"), invocation.switch("dump")
     _check_flags(invocation)
     product = invocation.session.product
-    if not (auto or minimal or preseed or dump):
-        raise CorralError(
-            "Say how to configure: --auto (storage, network and profile), --minimal, or --preseed with YAML on"
-            " standard input; --dump shows what there is"
-        )
     server = local_server(product)
     try:
         info = server.info
@@ -49,7 +45,12 @@ def run(invocation: Invocation) -> int:
     if dump:
         _dump(server)
         return 0
-    config = read_preseed(read_stdin()) if preseed else compose_auto(invocation, server, info)
+    if preseed:
+        config = read_preseed(read_stdin())
+    elif auto or minimal:
+        config = compose_auto(invocation, server, info)
+    else:
+        config = _interview(invocation, server, info)
     undo = apply_preseed(server, config)
     try:
         apply_cluster(server, config)
@@ -57,6 +58,20 @@ def run(invocation: Invocation) -> int:
         undo()
         raise
     return 0
+
+
+def _interview(invocation: Invocation, server: Server, info: dict[str, Any]) -> dict[str, Any]:
+    from corral.cli.daemon.interactive import interview
+
+    taken = {network["name"] for network in _ask(server, "/networks", "Failed to retrieve list of networks", _FULL)}
+    bridge = _free_bridge(invocation, taken)
+    backend = _default_backend(invocation, _available_drivers(info))
+    return interview(server, invocation.session.product.title, bridge, backend)
+
+
+def _available_drivers(info: dict[str, Any]) -> list[str]:
+    drivers = info["environment"].get("storage_supported_drivers") or []
+    return [str(driver.get("Name") or driver.get("name")) for driver in drivers]
 
 
 def _check_flags(invocation: Invocation) -> None:
@@ -103,8 +118,7 @@ def _check_network_flags(invocation: Invocation) -> None:
 
 def compose_auto(invocation: Invocation, server: Server, info: dict[str, Any]) -> dict[str, Any]:
     """The preseed of an automatic configuration. Raises CorralError for flags that do not fit."""
-    drivers = info["environment"].get("storage_supported_drivers") or []
-    available = [str(driver.get("Name") or driver.get("name")) for driver in drivers]
+    available = _available_drivers(info)
     _check_storage_flags(invocation, available)
     _check_network_flags(invocation)
     pools = _ask(server, "/storage-pools", "Failed to retrieve list of storage pools")
@@ -172,13 +186,16 @@ def _compose_pool(invocation: Invocation, available: list[str]) -> dict[str, Any
 
 def _missing_bridge(invocation: Invocation, server: Server) -> str:
     """The name of the bridge to make, or nothing where there is a network already."""
-    networks = _ask(server, "/networks", "Failed to retrieve list of networks", {"recursion": "1"})
+    networks = _ask(server, "/networks", "Failed to retrieve list of networks", _FULL)
     if any(network["managed"] for network in networks):
         return ""
     profile = server.get("/profiles/default")
     if any(device.get("type") == "nic" for device in (profile.get("devices") or {}).values()):
         return ""
-    taken = {network["name"] for network in networks}
+    return _free_bridge(invocation, {network["name"] for network in networks})
+
+
+def _free_bridge(invocation: Invocation, taken: set[str]) -> str:
     prefix = invocation.session.product.bridge.rstrip("0")
     index = 0
     while f"{prefix}{index}" in taken or os.path.exists(f"/sys/class/net/{prefix}{index}"):

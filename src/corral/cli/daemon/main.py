@@ -79,7 +79,12 @@ to be made by schedule. What its database says decides; the daemon need not run 
         "init",
         "Configure the daemon",
         _init,
-        examples="""{daemon} init --minimal
+        long="""Configure the daemon
+
+Without flags it asks how.""",
+        examples="""{daemon} init
+
+{daemon} init --minimal
 
 {daemon} init --auto [--network-address=IP] [--network-port=8443] [--storage-backend=dir]
             [--storage-create-device=DEVICE] [--storage-create-loop=SIZE]
