@@ -58,7 +58,8 @@ def interview(monkeypatch: pytest.MonkeyPatch, *answers: str) -> dict[str, Any]:
 
 
 def test_the_questions_of_init_are_in_the_order_of_lxd(monkeypatch: pytest.MonkeyPatch) -> None:
-    preseed = interview(monkeypatch, *"no yes store dir no yes br7 10.9.9.1/24 no none no no".split())
+    answers = ["no", "yes", "store", "dir", "no", "yes", "br7", "10.9.9.1/24", "no", "none", "no", "no"]
+    preseed = interview(monkeypatch, *answers)
     assert preseed["storage_pools"] == [{"name": "store", "driver": "dir", "config": {}, "description": ""}]
     assert preseed["networks"][0]["name"] == "br7"
     assert preseed["networks"][0]["config"] == {

@@ -52,7 +52,7 @@ def check_project(request: Request, route: Route) -> None:
     projects = request.caller.projects
     if projects is None or not request.caller.trusted or route.pattern.startswith("/1.0/operations/"):
         return
-    if not _is_of_project(route):
+    if not is_of_project(route):
         if route.method not in READ_ONLY and not route.pattern.startswith("/1.0/certificates"):
             raise Forbidden(_REFUSED)
         return
@@ -87,7 +87,8 @@ def _project_of(used: str) -> str:
     return parse_qs(urlsplit(used).query).get("project", ["default"])[0]
 
 
-def _is_of_project(route: Route) -> bool:
+def is_of_project(route: Route) -> bool:
+    """Whether what a route serves belongs to a project."""
     words = route.pattern.strip("/").split("/")
     noun = words[1] if len(words) > 1 else ""
     return noun in PROJECT_NOUNS or (noun == "storage-pools" and len(words) > 3 and words[3] in POOL_NOUNS)

@@ -165,3 +165,27 @@ async def test_cross_origin_headers(server: Server) -> None:
         assert headers["access-control-allow-headers"] == "X-A"
         assert headers["access-control-allow-credentials"] == "true"
     assert "access-control-allow-origin" not in (await server.ask("GET", "/1.0")).headers
+
+
+async def test_nothing_is_no_configuration(server: Server) -> None:
+    await server.ask("PATCH", "/1.0", {"config": {"user.kept": "1"}})
+    for method in ("PUT", "PATCH"):
+        for body in (None, b"", b"null"):
+            answer = await server.ask(method, "/1.0", body)
+            assert (answer.status, answer.error) == (400, "Invalid request body: it is empty")
+    assert (await server.ask("GET", "/1.0")).metadata["config"] == {"user.kept": "1"}
+
+
+async def test_another_member_is_not_found(server: Server) -> None:
+    for path in ("/1.0", "/1.0/profiles", "/1.0/storage-pools"):
+        answer = await server.ask("GET", f"{path}?target=other")
+        assert (answer.status, answer.error) == (404, "Cluster member not found")
+        for own in ("none", "here", ""):
+            assert (await server.ask("GET", f"{path}?target={own}")).status == 200
+
+
+async def test_unsupported_methods(server: Server) -> None:
+    assert (await server.ask("OPTIONS", "/1.0/profiles")).status == 200
+    for method in ("PUT", "DELETE", "TRACE", "PROPFIND"):
+        answer = await server.ask(method, "/1.0/profiles", {})
+        assert (answer.status, answer.error) == (501, "not implemented")

@@ -115,6 +115,8 @@ async def _admit(request: Request, body: wire.CertificatesPost) -> wire.Certific
     if not right:
         log.warning("Bad trust password from %s", request.caller.address)
         raise Forbidden("not authorized")
+    if body.type == "server":
+        raise Forbidden("Only an administrator can add the certificate of a server")
     return body
 
 
