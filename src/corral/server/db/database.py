@@ -9,12 +9,14 @@ The function gets a `Tx` and its arguments; it cannot await, so no transaction e
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from corral.errors import CorralError, InternalError, OutOfSpace, Unavailable
+from corral.server.db import changes
+from corral.server.db.changes import Changes
 from corral.server.host.threads import settle
 
 P = ParamSpec("P")
@@ -113,6 +115,12 @@ class Database:
             await self._in_thread(self._open)
         except sqlite3.DatabaseError as error:
             raise InternalError(f"Failed to open the database {self._path}: {error}") from error
+
+    async def watch(self, name: str, tables: Mapping[str, changes.Owner]) -> Changes:
+        """Note from now on what is written to some tables; each watch has a name of its own, an SQL word."""
+        noted = Changes()
+        await self._in_thread(lambda: changes.watch(self._opened(), name, tables, noted.note))
+        return noted
 
     async def checkpoint(self) -> None:
         """Bring all that is committed from the log into the file itself."""

@@ -3,6 +3,7 @@
 import dataclasses
 import sqlite3
 from collections.abc import Iterable, Mapping
+from sys import intern
 from typing import Any, TypeVar
 
 from corral.server.db.database import Tx
@@ -24,7 +25,7 @@ def marks(values: Iterable[Any]) -> str:
 def read_configs(tx: Tx, table: str, column: str, ids: Iterable[int] | None = None) -> dict[int, dict[str, str]]:
     """The configs of many owners in one query: {owner id: {key: value}}; all owners where `ids` is None.
 
-    `table` and `column` are names from the code, never from a client.
+    Lists of a thousand owners repeat the same texts: each is kept once. `table` and `column` are names from the code, never from a client.
     """
     configs: dict[int, dict[str, str]] = {}
     sql = f"SELECT {column}, key, value FROM {table}"
@@ -35,11 +36,13 @@ def read_configs(tx: Tx, table: str, column: str, ids: Iterable[int] | None = No
         if not wanted:
             return {}
         if len(wanted) > 500:
-            found = [row for row in tx.rows(f"{sql} ORDER BY key") if row[0] in set(wanted)]
+            owners = set(wanted)
+            found = [row for row in tx.rows(f"{sql} ORDER BY key") if row[0] in owners]
         else:
             found = tx.rows(f"{sql} WHERE {column} IN ({marks(wanted)}) ORDER BY key", *wanted)
+    shared: dict[str, str] = {}
     for owner, key, value in found:
-        configs.setdefault(owner, {})[key] = value
+        configs.setdefault(owner, {})[intern(key)] = shared.setdefault(value, value)
     return configs
 
 
@@ -77,14 +80,15 @@ def read_devices(tx: Tx, prefix: str, ids: Iterable[int] | None = None) -> dict[
         else:
             values = []
     devices: dict[int, Devices] = {}
+    shared: dict[str, str] = {}
     for owner, name, key, value in tx.rows(
         f"SELECT d.{column}, d.name, c.key, c.value FROM {table} d"
         f" LEFT JOIN {table}_config c ON c.{owner_name}_device_id = d.id {where} ORDER BY d.name, c.key",
         *values,
     ):
-        device = devices.setdefault(owner, {}).setdefault(name, {})
+        device = devices.setdefault(owner, {}).setdefault(intern(name), {})
         if key is not None:
-            device[key] = value
+            device[intern(key)] = shared.setdefault(value, value)
     return devices
 
 

@@ -33,6 +33,7 @@ from corral.server.instances.container import runtime
 from corral.server.instances.files import FileServers
 from corral.server.instances.hotplug import Followers
 from corral.server.instances.idmaps import HostIds
+from corral.server.instances.inventory import Inventory
 from corral.server.instances.metrics import Collected
 from corral.server.instances.model import Instance, containers_dir, target_path
 from corral.server.instances.running import Running
@@ -56,6 +57,7 @@ async def add_parts(context: Context) -> None:
     context.parts.add(found, HostFacts)
     context.parts.add(await in_thread(_host_ids))
     context.parts.add(Running())
+    context.parts.add(await Inventory.open(context.db))
     context.parts.add(Collected())
     context.parts.add(FileServers())
     context.parts.add(Zygote()).ensure_started()

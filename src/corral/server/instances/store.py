@@ -1,7 +1,7 @@
 """SQL of instances. Lists of any length take the same few queries: rows, configs, devices, profiles."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from corral.errors import AlreadyExists, InvalidRequest, NotFound
@@ -69,6 +69,13 @@ def list_instances(tx: Tx, project: str | None = None, kind: InstanceType | None
         values.append(kind.number)
     where = "WHERE " + " AND ".join(clauses) if clauses else ""
     return _instances(tx, where, *values)
+
+
+def list_by_ids(tx: Tx, ids: Collection[int]) -> list[Instance]:
+    """The instances with these ids that exist."""
+    if len(ids) > _FEW:
+        return [one for one in _instances(tx, "") if one.id in ids]
+    return _instances(tx, f"WHERE i.id IN ({rows.marks(ids)})", *ids) if ids else []
 
 
 def list_pending(tx: Tx) -> list[Instance]:

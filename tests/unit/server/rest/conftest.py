@@ -20,6 +20,7 @@ from corral.server.context import Context, Member
 from corral.server.db import schema
 from corral.server.db.database import Database, LocalDatabase
 from corral.server.events.bus import Events
+from corral.server.instances.inventory import Inventory
 from corral.server.lifetime import Lifetime
 from corral.server.locks import Locks
 from corral.server.operations.registry import Operations
@@ -123,6 +124,7 @@ async def start_server(tmp_path: Path, *more: Routes) -> tuple[Context, Server]:
     await local.open(schema.local)
     for part in (Background(), Operations(context.events), Lifetime(), Settings(), Guesses(), Sessions()):
         parts.add(part)
+    parts.add(await Inventory.open(context.db))
     parts.add(server_certificate.ensure_server_certificate(member))
 
     async def no_drivers() -> list[Any]:

@@ -22,6 +22,7 @@ from corral.server.instances import (
     store,
     update,
 )
+from corral.server.instances.inventory import Inventory
 from corral.server.instances.model import Instance, InstanceType
 from corral.server.operations.model import Operation
 from corral.server.rest import uploads
@@ -52,9 +53,22 @@ def _kind_asked(request: Request) -> InstanceType | None:
 
 async def load(request: Request, name: str) -> Instance:
     """The instance of a request's path, or NotFound; one of the other kind is not found either."""
+    _check_name(name)
+    return _of_kind(request, await request.db.read(store.get_instance, request.project, name))
+
+
+async def look(request: Request, name: str) -> Instance:
+    """The same, for one who changes nothing."""
+    _check_name(name)
+    return _of_kind(request, await request.context.parts[Inventory].get(request.project, name))
+
+
+def _check_name(name: str) -> None:
     if "/" in name:
         raise InvalidRequest("Invalid instance name")
-    instance = await request.db.read(store.get_instance, request.project, name)
+
+
+def _of_kind(request: Request, instance: Instance) -> Instance:
     if kind_of(request) not in (None, instance.type):
         raise NotFound("Instance not found")
     return instance
@@ -72,7 +86,7 @@ def resources(request: Request, *instance_names: str, container: bool = False) -
 async def list_instances(request: Request) -> Listing[wire.Instance]:
     """List the instances."""
     project = None if request.all_projects else request.project
-    found = await request.db.read(store.list_instances, project, _kind_asked(request))
+    found = await request.context.parts[Inventory].list(project, _kind_asked(request))
     items: list[wire.Instance]
     if request.recursion < 2:
         items = [render.instance(request.context, one) for one in found]
@@ -148,7 +162,7 @@ async def change_states(request: Request, body: InstancesPut) -> Operation:
 @routes.get("/{name}", put=InstancePut)
 async def get_instance(request: Request, name: str) -> wire.Instance:
     """Get an instance; with recursion also its state and snapshots."""
-    instance = await load(request, name)
+    instance = await look(request, name)
     if request.recursion and request.raw.method == "GET":
         return (await _full(request, [instance]))[0]
     return render.instance(request.context, instance)
