@@ -40,7 +40,9 @@ class Changes:
         self.everything = False
 
 
-def watch(connection: sqlite3.Connection, name: str, tables: Mapping[str, Owner], note: Callable[[int | None], None]) -> None:
+def watch(
+    connection: sqlite3.Connection, name: str, tables: Mapping[str, Owner], note: Callable[[int | None], None]
+) -> None:
     """Have `note` called with the owner of each row of the tables that is written from now on."""
     # Without this, rows that INSERT OR REPLACE removes are not told of.
     connection.execute("PRAGMA recursive_triggers=ON")
@@ -48,6 +50,5 @@ def watch(connection: sqlite3.Connection, name: str, tables: Mapping[str, Owner]
     for table, owner in tables.items():
         for event, rows in (("INSERT", ("NEW",)), ("UPDATE", ("OLD", "NEW")), ("DELETE", ("OLD",))):
             notes = " ".join(f"SELECT note_{name}({owner.format(row=row)});" for row in rows)
-            connection.execute(
-                f"CREATE TEMP TRIGGER note_{name}_{table}_{event.lower()} AFTER {event} ON main.{table} BEGIN {notes} END"
-            )
+            trigger = f"note_{name}_{table}_{event.lower()}"
+            connection.execute(f"CREATE TEMP TRIGGER {trigger} AFTER {event} ON main.{table} BEGIN {notes} END")

@@ -95,8 +95,6 @@ class Database:
         self._path = str(path)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="db")
         self._connection: sqlite3.Connection | None = None
-        self.writes = 0
-        """How many transactions were committed: what was read before the last of them may be out of date."""
 
     async def open(self, schema: Callable[[Tx], None]) -> None:
         """Open the file, create what is missing and bring the schema up to date in one transaction.
@@ -214,7 +212,6 @@ class Database:
                 if begin == WRITE and _count_pages(connection) > pages:
                     self._check_space()
                 connection.execute("COMMIT")
-                self.writes += begin == WRITE
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")

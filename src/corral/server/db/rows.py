@@ -25,7 +25,8 @@ def marks(values: Iterable[Any]) -> str:
 def read_configs(tx: Tx, table: str, column: str, ids: Iterable[int] | None = None) -> dict[int, dict[str, str]]:
     """The configs of many owners in one query: {owner id: {key: value}}; all owners where `ids` is None.
 
-    Lists of a thousand owners repeat the same texts: each is kept once. `table` and `column` are names from the code, never from a client.
+    Lists of a thousand owners repeat the same texts: each is kept once. `table` and `column` are names from the code,
+    never from a client.
     """
     configs: dict[int, dict[str, str]] = {}
     sql = f"SELECT {column}, key, value FROM {table}"

@@ -19,6 +19,7 @@ from corral.server.operations.model import Operation
 from corral.server.projects import store as projects
 from corral.server.rest import cors, etag, filtering, permission, responses
 from corral.server.rest.authenticate import authenticate
+from corral.server.rest.kept import Kept
 from corral.server.rest.request import Request
 from corral.server.rest.responses import Created, Listing, WithEtag
 from corral.server.rest.routing import Route, Router, decode_body, merge
@@ -47,6 +48,7 @@ class Dispatcher:
     def __init__(self, context: Context, router: Router) -> None:
         self._context = context
         self._router = router
+        self._kept = Kept()
         self.ready = asyncio.Event()
 
     async def __call__(self, raw: web.BaseRequest) -> web.StreamResponse:
@@ -92,7 +94,7 @@ class Dispatcher:
         caller = await authenticate(raw, self._context)
         token = requestor.set(Requestor(caller.username, caller.protocol, caller.address))
         try:
-            request = Request(raw, self._context, caller, base=base)
+            request = Request(raw, self._context, caller, self._kept, base=base)
             request.arguments = {name: _unquote(value) for name, value in arguments.items()}
             return await self._call(request, routes)
         finally:
@@ -158,11 +160,11 @@ class Dispatcher:
                 return responses.sync(result.metadata, status=201, headers={"Location": result.location})
             case None:
                 return responses.sync({})
-        headers = {}
         if isinstance(result, WithEtag):
-            headers["ETag"] = f'"{etag.compute(result.etag_of)}"'
-            result = result.value
-        elif route.method == "GET" and route.put is not None:
+            permission.hide_used_by(request, [result.value])
+            return responses.encoded(result.body, headers={"ETag": result.etag})
+        headers = {}
+        if route.method == "GET" and route.put is not None:
             headers["ETag"] = f'"{etag.compute(etag.writable_part(result, route.put))}"'
         permission.hide_used_by(request, [result])
         return responses.sync(result, headers=headers)

@@ -13,6 +13,7 @@ from corral.server.context import Context
 from corral.server.db.database import Database
 from corral.server.operations.model import Connect, Operation
 from corral.server.operations.registry import Operations
+from corral.server.rest.kept import Kept
 
 P = ParamSpec("P")
 
@@ -49,6 +50,7 @@ class Request:
     raw: web.BaseRequest
     context: Context
     caller: Caller
+    kept: Kept = field(default_factory=Kept)
     requested_project: str = "default"
     project: str = "default"
     base: str = "/1.0/instances"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -9,10 +10,29 @@ from aiohttp import web
 
 from corral.errors import CorralError
 from corral.server.operations.model import Operation
+from corral.server.rest import etag
 
 T = TypeVar("T")
 
 _encoder = msgspec.json.Encoder()
+
+
+PIECE = 256 * 1024
+"""Bytes of an answer that are handed to a connection at once: it copies what the client does not take at once."""
+
+
+class LongResponse(web.Response):
+    """An answer that goes out in pieces, as fast as the client reads."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Send the body."""
+        body = self.body
+        if isinstance(body, bytes | bytearray) and not self._must_be_empty_body:
+            view = memoryview(body)
+            for start in range(0, len(body), PIECE):
+                await self.write(view[start : start + PIECE])
+            self.body = None
+        await super().write_eof(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,35 +51,59 @@ class Created:
     metadata: Any = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class WithEtag(Generic[T]):
-    """A value whose ETag is that of another value, where the two are not the same."""
+    """A value whose ETag is that of another value, where the two are not the same. Encoded once, however often sent."""
 
     value: T
     etag_of: Any
 
+    @cached_property
+    def etag(self) -> str:
+        """The value of the header."""
+        return f'"{etag.compute(self.etag_of)}"'
 
-def json(envelope: dict[str, Any], status: int, headers: dict[str, str] | None = None) -> web.Response:
-    """A JSON body with Go's trailing newline."""
-    body = _encoder.encode(envelope) + b"\n"
-    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
+    @cached_property
+    def body(self) -> bytearray:
+        """The whole answer."""
+        return encode(envelope(self.value))
+
+
+def encode(answer: dict[str, Any]) -> bytearray:
+    """JSON with Go's trailing newline."""
+    body = bytearray()
+    _encoder.encode_into(answer, body)
+    body += b"\n"
+    return body
+
+
+def envelope(metadata: Any) -> dict[str, Any]:
+    """What is around the answer of a finished request."""
+    return {
+        "type": "sync",
+        "status": "Success",
+        "status_code": 200,
+        "operation": "",
+        "error_code": 0,
+        "error": "",
+        "metadata": metadata,
+    }
+
+
+def encoded(body: bytes | bytearray, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """A body of JSON."""
+    kind = web.Response if len(body) <= PIECE else LongResponse
+    return kind(body=body, status=status, headers=headers, content_type="application/json")
+
+
+def json(answer: dict[str, Any], status: int, headers: dict[str, str] | None = None) -> web.Response:
+    """A JSON body."""
+    return encoded(encode(answer), status, headers)
 
 
 def sync(metadata: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """A finished request."""
-    return json(
-        {
-            "type": "sync",
-            "status": "Success",
-            "status_code": 200,
-            "operation": "",
-            "error_code": 0,
-            "error": "",
-            "metadata": metadata,
-        },
-        status,
-        headers,
-    )
+    return json(envelope(metadata), status, headers)
 
 
 def accepted(operation: Operation, url: str) -> web.Response:

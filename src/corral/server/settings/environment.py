@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from corral.api.server import ServerEnvironment, ServerStorageDriver
 from corral.server.auth.server_certificate import ServerCertificate
 from corral.server.context import Context
+from corral.server.db.changes import EVERYTHING, Changes
 from corral.server.db.database import Tx
 from corral.server.host import features
 from corral.server.host.netlink import Netlink
@@ -63,6 +64,16 @@ def _words(found: Mapping[str, bool]) -> dict[str, str]:
     return {name: str(works).lower() for name, works in found.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What of the environment may change while the daemon lives."""
+
+    drivers: tuple[str, ...]
+    certificate: ServerCertificate
+    host_name: str
+    addresses: tuple[str, ...]
+
+
 class Environment:
     """Composes the environment; what cannot change is asked once. `list_drivers` lists the storage drivers."""
 
@@ -70,26 +81,42 @@ class Environment:
         self._list_drivers = list_drivers
         self._lock = asyncio.Lock()
         self._known: tuple[Facts, list[ServerStorageDriver]] | None = None
-        self._used: list[str] = []
-        self._used_at = -1
+        self._pools: Changes | None = None
+        self._used: tuple[str, ...] = ()
 
-    async def compose(self, context: Context, project: str) -> ServerEnvironment:
-        """The environment as it is now."""
+    async def look(self, context: Context) -> Present:
+        """What is so now."""
+        if self._pools is None or self._pools.exist:
+            await self._read_drivers(context)
+        return Present(
+            drivers=self._used,
+            certificate=context.parts[ServerCertificate],
+            host_name=socket.gethostname(),
+            addresses=tuple(list_addresses(context.parts[Settings].config[keys.HTTPS_ADDRESS] or "")),
+        )
+
+    async def _read_drivers(self, context: Context) -> None:
+        async with self._lock:
+            pools = self._pools = self._pools or await context.db.watch("pools", {"storage_pools": EVERYTHING})
+
+        def read(tx: Tx) -> None:
+            self._used = tuple(list_used_drivers(tx))
+            pools.clear()
+
+        await context.db.read(read)
+
+    async def compose(self, context: Context, present: Present, project: str) -> ServerEnvironment:
+        """The environment in its wire form."""
         async with self._lock:
             known = self._known or (await in_thread(read_facts), await self._list_drivers())
             self._known = known
         facts, drivers = known
-        certificate = context.parts[ServerCertificate]
-        if self._used_at != context.db.writes:
-            at = context.db.writes
-            self._used, self._used_at = await context.db.read(list_used_drivers), at
-        used = self._used
         versions = {driver.name: driver.version for driver in drivers}
         return ServerEnvironment(
-            addresses=list_addresses(context.parts[Settings].config[keys.HTTPS_ADDRESS] or ""),
+            addresses=list(present.addresses),
             architectures=[facts.machine, *_PERSONALITIES.get(facts.machine, [])],
-            certificate=certificate.pem,
-            certificate_fingerprint=certificate.fingerprint,
+            certificate=present.certificate.pem,
+            certificate_fingerprint=present.certificate.fingerprint,
             driver="lxc",
             driver_version=facts.lxc_version,
             firewall="nftables",
@@ -104,11 +131,11 @@ class Environment:
             server=context.member.product.name,
             server_clustered=False,
             server_event_mode="full-mesh",
-            server_name=socket.gethostname(),
+            server_name=present.host_name,
             server_pid=os.getpid(),
             server_version=LXD_VERSION,
-            storage=" | ".join(used),
-            storage_version=" | ".join(versions.get(name, "") for name in used),
+            storage=" | ".join(present.drivers),
+            storage_version=" | ".join(versions.get(name, "") for name in present.drivers),
             storage_supported_drivers=list(drivers),
         )
 

@@ -1,19 +1,25 @@
 """The records that are kept in memory: after each kind of write what is read is what the database has."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 import pytest
 
 from corral.errors import NotFound
 from corral.server.db import queries, schema
-from corral.server.db.database import Database, Tx
+from corral.server.db.database import Database, Tx, Value
 from corral.server.instances import store
 from corral.server.instances.inventory import TABLES, Inventory
 from corral.server.instances.model import InstanceType
 from corral.server.instances.store import NewInstance
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 NEW = NewInstance(
     project="default",
@@ -32,7 +38,7 @@ class CountingDatabase(Database):
 
     reads = 0
 
-    async def read(self, fn, *args, **kwargs):  # type: ignore[no-untyped-def]
+    async def read(self, fn: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         self.reads += 1
         return await super().read(fn, *args, **kwargs)
 
@@ -105,7 +111,8 @@ async def test_what_did_not_change_is_not_read_again(db: CountingDatabase, inven
     second = await inventory.list()
     assert db.reads == 1
     assert second[0].config == {"user.a": "c"}
-    assert second[1:] == first[1:] and second[1] is first[1]
+    assert second[1:] == first[1:]
+    assert second[1] is first[1]
 
 
 async def test_rows_of_other_tables_change_nothing(db: CountingDatabase, inventory: Inventory) -> None:
@@ -185,11 +192,13 @@ async def test_every_table_that_records_are_read_from_is_watched(db: CountingDat
     seen: set[str] = set()
 
     class Watching(Tx):
-        def rows(self, sql, *values):  # type: ignore[no-untyped-def]
-            words = sql.split()
-            seen.update(after for word, after in zip(words, words[1:], strict=False) if word in ("FROM", "JOIN"))
+        def rows(self, sql: str, *values: Value) -> list[sqlite3.Row]:
+            seen.update(after for word, after in pairwise(sql.split()) if word in ("FROM", "JOIN"))
             return super().rows(sql, *values)
 
+    def read(tx: Tx) -> None:
+        store.list_instances(Watching(tx._connection))
+
     await db.write(store.insert_instance, NEW)
-    await db.read(lambda tx: store.list_instances(Watching(tx._connection)))
+    await db.read(read)
     assert seen == set(TABLES)

@@ -1,6 +1,7 @@
 """/1.0: the server's environment and configuration."""
 
 from corral.api import server as wire
+from corral.server.keys import Config
 from corral.server.rest.request import Request
 from corral.server.rest.responses import WithEtag
 from corral.server.rest.routing import Access, Routes
@@ -14,23 +15,30 @@ routes = Routes("/1.0")
 @routes.get("", put=wire.ServerPut, access=Access.ANYONE)
 async def get_server(request: Request) -> wire.ServerUntrusted | WithEtag[wire.ServerUntrusted]:
     """Get the server's environment and configuration; for a stranger only what it takes to become trusted."""
-    caller = request.caller
-    settings = request.context.parts[Settings]
-    methods = ["tls"]
-    if settings.config[keys.CANDID_URL] or settings.config[keys.RBAC_URL]:
-        methods.append("candid")
+    caller, settings = request.caller, request.context.parts[Settings]
     if not caller.trusted:
-        return wire.ServerUntrusted(auth_methods=methods)
-    config = settings.shown() if caller.admin else {}
-    server = wire.Server(
-        auth="trusted",
-        auth_methods=methods,
-        config=config,
-        environment=await request.context.parts[Environment].compose(request.context, request.requested_project),
-        auth_user_name=caller.username,
-        auth_user_method=caller.protocol,
-    )
-    return WithEtag(server, {"config": config})
+        return wire.ServerUntrusted(auth_methods=_auth_methods(settings.config))
+    environment = request.context.parts[Environment]
+    present = await environment.look(request.context)
+
+    async def compose() -> WithEtag[wire.ServerUntrusted]:
+        config = settings.shown() if caller.admin else {}
+        server = wire.Server(
+            auth="trusted",
+            auth_methods=_auth_methods(settings.config),
+            config=config,
+            environment=await environment.compose(request.context, present, request.requested_project),
+            auth_user_name=caller.username,
+            auth_user_method=caller.protocol,
+        )
+        return WithEtag(server, {"config": config})
+
+    question = ("/1.0", request.requested_project, caller.username, caller.protocol, caller.admin)
+    return await request.kept.answer(question, (settings.config, present), compose)
+
+
+def _auth_methods(config: Config) -> list[str]:
+    return ["tls", "candid"] if config[keys.CANDID_URL] or config[keys.RBAC_URL] else ["tls"]
 
 
 @routes.put("", access=Access.ADMIN)
