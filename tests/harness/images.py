@@ -1,12 +1,19 @@
 """Images for tests: a busybox system made in a moment, and a Debian one built once and kept."""
 
+import asyncio
+import hashlib
 import io
 import os
 import platform
+import shutil
 import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
+
+from corral.server.images import apt, build
+from corral.server.images import debian as recipes
+from corral.server.images.recipe import Recipe
 
 BUSYBOX = Path("/bin/busybox")
 CREATED = 1700000000
@@ -158,3 +165,24 @@ def debian(release: str = "bookworm") -> Path:
         )
         partial.rename(kept)
     return kept
+
+
+def debian_cloud(release: str = "12") -> tuple[Path, Path]:
+    """The metadata and the root file system of our own Debian image with cloud-init, built once for each recipe.
+
+    Needs the host's network: call it before `scene.enter`.
+    """
+    sources = (build.__file__, recipes.__file__, apt.__file__)
+    digest = hashlib.sha256(b"".join(Path(source).read_bytes() for source in sources)).hexdigest()[:16]
+    kept = cache_dir() / f"debian-{release}-cloud-{digest}"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="corral-debian-", dir=kept.parent) as work:
+            place = Path(work, "image")
+            place.mkdir()
+            recipe = Recipe("debian", release, "cloud", platform.machine())
+            asyncio.run(build.build(recipe, place, cache_dir() / "packages", lambda phase, percent: None))
+            for left in set(place.iterdir()) - {place / "metadata.tar", place / "rootfs.tar.zst"}:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            place.rename(kept)
+    return kept / "metadata.tar", kept / "rootfs.tar.zst"

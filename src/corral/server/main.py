@@ -39,7 +39,7 @@ from corral.server.networks import startup as networks
 from corral.server.operations.registry import Operations
 from corral.server.outbound.http import Outbound
 from corral.server.outbound.proxies import choose_proxies
-from corral.server.rest import listeners
+from corral.server.rest import guest_listener, listeners
 from corral.server.rest.dispatch import Dispatcher
 from corral.server.rest.listeners import Listeners
 from corral.server.rest.network import METRICS, NetworkListener
@@ -66,6 +66,7 @@ START_STEPS: tuple[Step, ...] = (
     networks.start_networks,
     instances.adopt,
     backups.sweep,
+    guest_listener.start,
     instances.autostart,
 )
 """What happens between the opening of the database and the first request, in this order."""
@@ -299,6 +300,7 @@ class Daemon:
         self._lifetime.instances_stopped.set()
         await asyncio.sleep(0)
         self.context.events.close()
+        await guest_listener.stop(self.context)
         await self._listeners.stop()
         await self._background.stop()
         await self._outbound.close()

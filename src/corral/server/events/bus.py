@@ -36,6 +36,20 @@ class Listener:
     allowed: frozenset[str] | None = None
     lost: bool = False
 
+    def put(self, event: dict[str, Any]) -> bool:
+        """Hand an event to the watcher; False where the queue is full and the watcher is lost."""
+        try:
+            self.queue.put_nowait(event)
+        except asyncio.QueueFull:
+            self.lost = True
+        return not self.lost
+
+    def end(self) -> None:
+        """Tell the watcher that nothing more will come."""
+        self.lost = True
+        if not self.queue.full():
+            self.queue.put_nowait(None)
+
 
 class Events:
     """Publishes events to reactions and listeners."""
@@ -67,10 +81,7 @@ class Events:
             if listener.allowed is not None and project not in listener.allowed:
                 continue
             wire = wire or to_wire(event, self._location)
-            try:
-                listener.queue.put_nowait(wire)
-            except asyncio.QueueFull:
-                listener.lost = True
+            if not listener.put(wire):
                 self._listeners.discard(listener)
 
     def wants(self, kind: str) -> bool:
@@ -91,6 +102,4 @@ class Events:
         """Tell all listeners that the daemon ends."""
         for listener in list(self._listeners):
             self._listeners.discard(listener)
-            listener.lost = True
-            if not listener.queue.full():
-                listener.queue.put_nowait(None)
+            listener.end()

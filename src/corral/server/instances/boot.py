@@ -31,6 +31,7 @@ from corral.server.instances import (
 )
 from corral.server.instances.container import runtime
 from corral.server.instances.files import FileServers
+from corral.server.instances.guest_events import GuestEvents
 from corral.server.instances.hotplug import Followers
 from corral.server.instances.idmaps import HostIds
 from corral.server.instances.inventory import Inventory
@@ -58,6 +59,7 @@ async def add_parts(context: Context) -> None:
     context.parts.add(await in_thread(_host_ids))
     context.parts.add(Running())
     context.parts.add(await Inventory.open(context.db))
+    context.parts.add(GuestEvents())
     context.parts.add(Collected())
     context.parts.add(FileServers())
     context.parts.add(Zygote()).ensure_started()

@@ -190,6 +190,8 @@ PROTECTION_DELETE = _any(
 PROTECTION_SHIFT = _container(
     "security.protection.shift", BOOL, "Refuse to change the owners of its files", default="false", live=True
 )
+DEVLXD = _any("security.devlxd", BOOL, "Whether the guest API is present", default="true", live=True)
+DEVLXD_IMAGES = _container("security.devlxd.images", BOOL, "Images over the guest API", default="false", live=True)
 
 _GENERAL = KeyTable(
     AUTOSTART,
@@ -212,7 +214,7 @@ _GENERAL = KeyTable(
     _any("snapshots.pattern", STRING, "Template of snapshot names", default="snap%d"),
     _any("snapshots.expiry", EXPIRY, "How long snapshots are kept"),
     PROTECTION_DELETE,
-    _any("security.devlxd", BOOL, "Whether the guest API is present", default="true", live=True),
+    DEVLXD,
 )
 _LIMITS = KeyTable(
     LIMITS_CPU,
@@ -247,7 +249,7 @@ _CONTAINER_KEYS = KeyTable(
     _container("nvidia.require.driver", STRING, "Driver version that is needed"),
     _container("raw.lxc", RAW_LXC, "Lines appended to the liblxc configuration"),
     _container("raw.seccomp", STRING, "The whole seccomp policy"),
-    _container("security.devlxd.images", BOOL, "Images over the guest API", default="false", live=True),
+    DEVLXD_IMAGES,
     _container("security.idmap.base", UNSIGNED, "First host id of its map"),
     _container("security.idmap.isolated", BOOL, "Give it an id map of its own", default="false"),
     _container("security.idmap.size", UNSIGNED, "Length of its id map"),

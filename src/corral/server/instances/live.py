@@ -1,13 +1,17 @@
-"""Applies changed config to a running container: the control group limits. Other keys take effect at the next start."""
+"""Applies changed config to a running container: the control group limits and the guest API.
 
+Other keys take effect at the next start.
+"""
+
+import os
 from collections.abc import Iterable
 
 from corral import units
 from corral.errors import InvalidRequest
 from corral.server.context import Context
-from corral.server.host import cgroup
+from corral.server.host import cgroup, inside, mount
 from corral.server.host.threads import in_thread
-from corral.server.instances import cpus
+from corral.server.instances import cpus, guests, keys
 from corral.server.instances.model import Instance
 from corral.server.instances.running import RunningContainer
 from corral.server.instances.spec import HostFacts, compose_limits
@@ -17,20 +21,41 @@ async def apply_config(
     context: Context, instance: Instance, container: RunningContainer, changed: Iterable[str]
 ) -> None:
     """Bring the limits of a running container to its new config; InvalidRequest where the kernel refuses one."""
-    keys = [key for key in changed if key.startswith("limits.") and not key.startswith("limits.kernel.")]
-    if not keys:
+    changed = list(changed)
+    if keys.DEVLXD.name in changed:
+        await in_thread(_show_guest_api, context, instance, container)
+    limits = [key for key in changed if key.startswith("limits.") and not key.startswith("limits.kernel.")]
+    if not limits:
         return
     facts = context.parts[HostFacts]
-    await in_thread(_apply, instance, container, facts, keys)
-    if "limits.cpu" in keys:
+    await in_thread(_apply, instance, container, facts, limits)
+    if "limits.cpu" in limits:
         await cpus.balance(context)
 
 
-def _apply(instance: Instance, container: RunningContainer, facts: HostFacts, keys: list[str]) -> None:
+def _show_guest_api(context: Context, instance: Instance, container: RunningContainer) -> None:
+    """Put /dev/lxd into the container or take it out."""
+    try:
+        # Also before it is put there: the key may say the same in another word.
+        inside.detach(container.init_pid, guests.MOUNT_POINT)
+        if guests.is_offered(instance.expanded_config):
+            tree = mount.open_tree(guests.directory(context.member), recursive=False)
+            try:
+                mount.set_tree_read_only(tree)
+                inside.attach(container.init_pid, tree, guests.MOUNT_POINT, guests.root_ids(instance))
+            finally:
+                os.close(tree)
+    except OSError as error:
+        raise InvalidRequest(
+            f"Failed to change {guests.MOUNT_POINT} of {instance.name}: {error.strerror or error}"
+        ) from error
+
+
+def _apply(instance: Instance, container: RunningContainer, facts: HostFacts, names: list[str]) -> None:
     group = container.cgroup(facts.hierarchies)
     settings = compose_limits(instance.expanded_config, facts, live=True)
-    wanted = {controller for key in keys for controller in _CONTROLLERS.get(key.split(".")[1], ())}
-    if "limits.cpu" in keys and not instance.expanded_config.get("limits.cpu"):
+    wanted = {controller for key in names for controller in _CONTROLLERS.get(key.split(".")[1], ())}
+    if "limits.cpu" in names and not instance.expanded_config.get("limits.cpu"):
         settings += _all_cpus(facts)
     for setting in settings:
         if setting.controller not in wanted:

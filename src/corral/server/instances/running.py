@@ -13,6 +13,7 @@ from corral.errors import InvalidRequest
 from corral.server.context import Context
 from corral.server.host.cgroup import Cgroup, Hierarchies, Layout, find_container_cgroup
 from corral.server.host.liblxc_socket import Monitor
+from corral.server.host.peers import Namespace
 from corral.server.instances.model import Instance, Status
 
 
@@ -35,6 +36,8 @@ class RunningContainer:
     awaited: int = 0
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     groups: Cgroup | None = None
+    pid_namespace: Namespace | None = None
+    """Found when a process is asked for that may be in it (guests.py)."""
 
     def cgroup(self, hierarchies: Hierarchies) -> Cgroup:
         """Its control groups, as the monitor tells them. Asks the monitor: call it in a thread."""

@@ -41,6 +41,8 @@ class Paths:
     log_dir: Path
     target: Path
     seccomp: Path | None
+    guest_api: Path | None = None
+    """The directory that is shown as /dev/lxd."""
 
     @property
     def config(self) -> Path:

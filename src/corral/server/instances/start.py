@@ -19,6 +19,7 @@ from corral.server.instances import (
     cpus,
     facts,
     files,
+    guests,
     hotplug,
     idmaps,
     nvidia,
@@ -212,6 +213,7 @@ async def _spawn(state: _Start, undo: Rollback) -> None:
         log_dir=log_dir(member, instance),
         target=target_path(member, instance),
         seccomp=seccomp_path(member, instance) if policy is not None else None,
+        guest_api=guests.directory(member) if guests.is_offered(instance.expanded_config) else None,
     )
     host = context.parts[HostFacts]
     level = "trace" if member.debug else "warn"

@@ -20,6 +20,7 @@ from corral.server.instances import (
     busy,
     expand,
     facts,
+    guest_events,
     hotplug,
     idmaps,
     live,
@@ -194,6 +195,8 @@ async def _apply(context: Context, old: Instance, new: Instance, change: Change)
             undo.add(live.apply_config, context, old, container, changed)
             await live.apply_config(context, updated, container, changed)
         undo.commit()
+    if container is not None:
+        guest_events.publish(context, old, updated, (changes.removed, changes.updated, changes.added))
     hotplug.follow(context, updated)
     await backup_file.write(context, updated)
 

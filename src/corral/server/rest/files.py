@@ -10,7 +10,8 @@ from aiohttp import web
 
 from corral.errors import NotFound
 from corral.server.host.threads import in_thread
-from corral.server.rest.request import Request
+from corral.server.images import formats
+from corral.server.images.model import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,21 @@ class SentFile:
     path: Path
 
 
-async def send(request: Request, files: Sequence[SentFile]) -> web.StreamResponse:
+def list_image_files(images_dir: Path, image: Image) -> list[SentFile]:
+    """The files of an image, as they are sent. Raises NotFound where they are missing. Call it in a thread."""
+    stored = formats.image_files(images_dir, image.fingerprint)
+    try:
+        name = f"{image.fingerprint}{formats.detect_format(stored.main).extension}"
+        if stored.rootfs is None:
+            return [SentFile(name, name, stored.main)]
+        rootfs_name = f"{image.fingerprint}{formats.detect_format(stored.rootfs).extension}"
+    except FileNotFoundError:
+        raise NotFound(f"The files of image {image.fingerprint} are missing on the server") from None
+    part = "rootfs.img" if image.type == "virtual-machine" else "rootfs"
+    return [SentFile("metadata", f"meta-{name}", stored.main), SentFile(part, rootfs_name, stored.rootfs)]
+
+
+async def send(raw: web.BaseRequest, files: Sequence[SentFile]) -> web.StreamResponse:
     """Send one file inline (with ranges), or several as multipart/form-data. Raises NotFound where one is missing."""
     if not await in_thread(lambda: all(file.path.is_file() for file in files)):
         raise NotFound(f"The file {files[0].filename} is missing on the server")
@@ -34,10 +49,10 @@ async def send(request: Request, files: Sequence[SentFile]) -> web.StreamRespons
                 "Content-Disposition": f"inline;filename={files[0].filename}",
             },
         )
-    return await _send_form(request, files)
+    return await _send_form(raw, files)
 
 
-async def _send_form(request: Request, files: Sequence[SentFile]) -> web.StreamResponse:
+async def _send_form(raw: web.BaseRequest, files: Sequence[SentFile]) -> web.StreamResponse:
     boundary = uuid.uuid4().hex
     heads = [
         (
@@ -51,19 +66,19 @@ async def _send_form(request: Request, files: Sequence[SentFile]) -> web.StreamR
     sizes = await in_thread(lambda: [file.path.stat().st_size for file in files])
     response = web.StreamResponse(headers={"Content-Type": f"multipart/form-data; boundary={boundary}"})
     response.content_length = sum(map(len, heads)) + sum(sizes) + len(tail)
-    await response.prepare(request.raw)
-    if request.raw.method == "HEAD":
+    await response.prepare(raw)
+    if raw.method == "HEAD":
         return response
     for head, size, file in zip(heads, sizes, files, strict=True):
         await response.write(head)
-        await _send_file(request, response, file.path, size)
+        await _send_file(raw, response, file.path, size)
     await response.write(tail)
     await response.write_eof()
     return response
 
 
-async def _send_file(request: Request, response: web.StreamResponse, path: Path, size: int) -> None:
-    transport = request.raw.transport
+async def _send_file(raw: web.BaseRequest, response: web.StreamResponse, path: Path, size: int) -> None:
+    transport = raw.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError("The client went away")
     with open(path, "rb") as stream:

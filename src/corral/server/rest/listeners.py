@@ -92,13 +92,14 @@ class _PlainRequest(web.BaseRequest):
         response.headers.popall("Server", None)
 
 
-def _make_request(
+def make_request(
     message: RawRequestMessage,
     payload: StreamReader,
     protocol: web.RequestHandler,
     writer: AbstractStreamWriter,
     task: "asyncio.Task[None]",
 ) -> web.BaseRequest:
+    """The factory of requests for `web.Server`."""
     return _PlainRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())
 
 
@@ -150,7 +151,7 @@ class Listeners:
                 max_field_size=MAX_HEADER,
                 keepalive_timeout=75,
                 auto_decompress=False,
-                request_factory=_make_request,
+                request_factory=make_request,
             )
             runner = web.ServerRunner(server, shutdown_timeout=2.0)
             await runner.setup()

@@ -143,6 +143,18 @@ class Upgraded(web.StreamResponse):
         """Nothing is written."""
 
 
+class Sent(Upgraded):
+    """Stands for an answer that was sent already; the connection goes on if that lets it."""
+
+    def __init__(self, response: web.StreamResponse) -> None:
+        super().__init__()
+        self._sent = response
+
+    @property
+    def keep_alive(self) -> bool | None:
+        return self._sent.keep_alive
+
+
 class _Ignored(asyncio.Protocol):
     """The protocol of a transport whose socket somebody else uses."""
 

@@ -1,13 +1,44 @@
 """Websockets of the API: accepted from a request, without compression, with LXD's keepalive."""
 
-from aiohttp import web
+import asyncio
+import contextlib
+
+import msgspec
+from aiohttp import WSMsgType, web
+
+from corral.server.events.bus import Listener
 
 KEEPALIVE_S = 10.0
 MAX_MESSAGE = 16 * 1024 * 1024
 
 
-async def accept(raw: web.BaseRequest) -> web.WebSocketResponse:
+async def accept(raw: web.BaseRequest, max_message: int = MAX_MESSAGE) -> web.WebSocketResponse:
     """Upgrade a request. aiohttp pings every `KEEPALIVE_S` and closes when the peer is gone."""
-    socket = web.WebSocketResponse(compress=False, max_msg_size=MAX_MESSAGE, heartbeat=KEEPALIVE_S, autoclose=True)
+    socket = web.WebSocketResponse(compress=False, max_msg_size=max_message, heartbeat=KEEPALIVE_S, autoclose=True)
     await socket.prepare(raw)
     return socket
+
+
+async def send_events(raw: web.BaseRequest, listener: Listener, max_message: int = MAX_MESSAGE) -> web.StreamResponse:
+    """Upgrade a request and send events as they happen, as text frames of JSON, until one side goes."""
+    socket = await accept(raw, max_message)
+    sender = asyncio.create_task(_send(socket, listener), name="events")
+    try:
+        async for message in socket:
+            if message.type in (WSMsgType.CLOSE, WSMsgType.ERROR):
+                break
+    finally:
+        sender.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sender
+    return socket
+
+
+async def _send(socket: web.WebSocketResponse, listener: Listener) -> None:
+    with contextlib.suppress(ConnectionError):
+        while not listener.lost:
+            event = await listener.queue.get()
+            if event is None:
+                break
+            await socket.send_str(msgspec.json.encode(event).decode())
+        await socket.close()

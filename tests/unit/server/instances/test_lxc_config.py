@@ -194,3 +194,10 @@ def test_only_hooks_of_the_user_need_a_search_path() -> None:
 
     assert not spec(nvidia__runtime="true").has_users_hooks
     assert spec(raw__lxc="lxc.hook.pre-start=/opt/x").has_users_hooks
+
+
+def test_guest_api() -> None:
+    paths = replace(PATHS, guest_api=Path("/var/lib/with space/devlxd"))
+    lines = lxc_config(compose(instance(), FACTS, paths, (IDMAP, True), []), FACTS).splitlines()
+    assert "lxc.mount.entry = /var/lib/with\\040space/devlxd dev/lxd none bind,ro,create=dir 0 0" in lines
+    assert not [line for line in rendered() if "dev/lxd" in line]

@@ -41,6 +41,7 @@ def lxc_config(spec: InstanceSpec, facts: HostFacts) -> str:
         *(f"lxc.sysctl.{name} = {value}" for name, value in spec.sysctls),
         *_root(spec),
         *_passthrough(spec, facts),
+        *_guest_api(spec),
         *(line for index, nic in enumerate(spec.nics) for line in _nic(index, nic)),
         *(() if spec.nics else ("lxc.net.0.type = empty",)),
         *(_mount(mount) for mount in spec.mounts),
@@ -109,6 +110,12 @@ def _passthrough(spec: InstanceSpec, facts: HostFacts) -> Iterator[str]:
         # The kernel refuses fresh mounts of proc and sys in a nested namespace unless whole ones are in sight.
         yield "lxc.mount.entry = proc dev/.lxc/proc proc create=dir,optional 0 0"
         yield "lxc.mount.entry = sys dev/.lxc/sys sysfs create=dir,optional 0 0"
+
+
+def _guest_api(spec: InstanceSpec) -> Iterator[str]:
+    # The directory, not the socket: the next daemon's socket has another inode.
+    if spec.paths.guest_api is not None:
+        yield f"lxc.mount.entry = {_escape(str(spec.paths.guest_api))} dev/lxd none bind,ro,create=dir 0 0"
 
 
 def _nic(index: int, nic: Nic) -> Iterator[str]:

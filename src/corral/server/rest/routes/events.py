@@ -1,13 +1,8 @@
 """/1.0/events: the websocket of events."""
 
-import asyncio
-import contextlib
-
-import msgspec
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from corral.errors import InvalidRequest
-from corral.server.events.bus import Listener
 from corral.server.rest import websocket
 from corral.server.rest.request import Request
 from corral.server.rest.routing import Routes
@@ -28,26 +23,6 @@ async def watch_events(request: Request) -> web.StreamResponse:
     project = None if request.all_projects else request.requested_project
     listener = request.context.events.listen(words, project, request.caller.projects)
     try:
-        socket = await websocket.accept(request.raw)
-        sender = asyncio.create_task(_send(socket, listener), name="events")
-        try:
-            async for message in socket:
-                if message.type in (WSMsgType.CLOSE, WSMsgType.ERROR):
-                    break
-        finally:
-            sender.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await sender
+        return await websocket.send_events(request.raw, listener)
     finally:
         request.context.events.leave(listener)
-    return socket
-
-
-async def _send(socket: web.WebSocketResponse, listener: Listener) -> None:
-    with contextlib.suppress(ConnectionError):
-        while not listener.lost:
-            event = await listener.queue.get()
-            if event is None:
-                break
-            await socket.send_str(msgspec.json.encode(event).decode())
-        await socket.close()

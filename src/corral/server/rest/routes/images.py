@@ -9,14 +9,13 @@ from corral.api.urls import url
 from corral.errors import NotFound
 from corral.server.events.model import Lifecycle
 from corral.server.host.threads import in_thread
-from corral.server.images import applied_profiles, create, delete, formats, push, store, tokens, update
+from corral.server.images import applied_profiles, create, delete, push, store, tokens, update
 from corral.server.images.model import Image
 from corral.server.operations.model import Operation
 from corral.server.operations.registry import Operations
 from corral.server.outbound.http import Outbound, check_url
 from corral.server.outbound.lxd import LxdServer
 from corral.server.rest import files
-from corral.server.rest.files import SentFile
 from corral.server.rest.request import Request
 from corral.server.rest.responses import Listing, WithEtag
 from corral.server.rest.routing import Access, Routes
@@ -125,22 +124,9 @@ async def delete_image(request: Request, fingerprint: str) -> Operation:
 async def export_image(request: Request, fingerprint: str) -> web.StreamResponse:
     """Download an image's file, or a form with both."""
     image = await _visible(request, fingerprint, spend=request.raw.method == "GET")
-    stored = formats.image_files(request.context.member.images_dir, image.fingerprint)
-    sent = await in_thread(_sent_files, stored, image)
+    sent = await in_thread(files.list_image_files, request.context.member.images_dir, image)
     _publish(request, "retrieved", image.fingerprint)
-    return await files.send(request, sent)
-
-
-def _sent_files(stored: formats.ImageFiles, image: Image) -> list[SentFile]:
-    try:
-        name = f"{image.fingerprint}{formats.detect_format(stored.main).extension}"
-        if stored.rootfs is None:
-            return [SentFile(name, name, stored.main)]
-        rootfs_name = f"{image.fingerprint}{formats.detect_format(stored.rootfs).extension}"
-    except FileNotFoundError:
-        raise NotFound(f"The files of image {image.fingerprint} are missing on the server") from None
-    part = "rootfs.img" if image.type == "virtual-machine" else "rootfs"
-    return [SentFile("metadata", f"meta-{name}", stored.main), SentFile(part, rootfs_name, stored.rootfs)]
+    return await files.send(request.raw, sent)
 
 
 @routes.post("/{fingerprint}/export")

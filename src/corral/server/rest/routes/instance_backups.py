@@ -119,4 +119,4 @@ async def export_backup(request: Request, name: str, backup_name: str) -> web.St
     instance, backup = await _load(request, name, backup_name)
     path = backups.path_of(request.context, instance, backup.name)
     backups.publish(request.context, instance, backup.name, "retrieved")
-    return await files.send(request, [SentFile("backup", f"{instance.name}-{backup.name}.backup", path)])
+    return await files.send(request.raw, [SentFile("backup", f"{instance.name}-{backup.name}.backup", path)])
