@@ -157,7 +157,11 @@ def test_rates_of_a_pair_change_live(lxc: Client, make_instance: Make) -> None:
     lxc("config", "device", "set", name, "eth1", "limits.ingress=5Mbit", "ipv4.routes=192.0.2.77/32")
     assert "5Mbit" in shown("class", "show", "dev", host_name)
     assert "192.0.2.77" in subprocess.run(["ip", "route"], check=True, capture_output=True, text=True).stdout
+    lxc("config", "device", "set", name, "eth1", "limits.priority=7")
+    assert f'device "{host_name}"' in rules()
+    assert "meta priority set 0:7" in rules()
     lxc("config", "device", "remove", name, "eth1")
+    assert "meta priority" not in rules()
     assert not Path("/sys/class/net", host_name).exists()
 
 

@@ -370,3 +370,29 @@ def test_a_failing_start_says_why_and_leaves_nothing(api: Api, daemon: Daemon, m
     assert not list((daemon.state_dir / "run").iterdir())
     assert not list((daemon.state_dir / "security/seccomp").iterdir())
     assert not list(Path("/sys/fs/cgroup").rglob(f"lxc.*.{name}*"))
+
+
+def test_permissions_of_a_file_that_is_there(api: Api, make_instance: Callable[..., str]) -> None:
+    path = f"/1.0/instances/{make_instance()}/files?path=/root/f"
+
+    def push(**headers: str) -> None:
+        sent = {f"X-LXD-{key.replace('_', '-')}": value for key, value in headers.items()}
+        assert api.raw("POST", path, b"text", sent)[0] == 200
+
+    def shown() -> tuple[str, str]:
+        headers = {name.lower(): value for name, value in api.raw("GET", path)[1].items()}
+        return headers["x-lxd-mode"], headers["x-lxd-uid"]
+
+    push(mode="0640", uid="5")
+    push(mode="0600", uid="6")
+    assert shown() == ("0640", "5")
+    push(mode="0600", uid="6", modify_perm="mode")
+    assert shown() == ("0600", "5")
+
+
+def test_an_image_that_needs_nesting(api: Api, make_instance: Callable[..., str]) -> None:
+    name = make_instance(start=False, config={"image.requirements.nesting": "true"})
+    with pytest.raises(ApiError, match="requires nesting"):
+        api.set_state(name, "start")
+    api.call("PATCH", f"/1.0/instances/{name}", {"config": {"security.nesting": "true"}})
+    api.set_state(name, "start")

@@ -180,7 +180,7 @@ def op_read(request: Request) -> Answer:
 def op_write(request: Request) -> Answer:
     """Open a regular file for writing: `append` needs it to exist; else it is made or emptied.
 
-    `mode`, `uid` and `gid` (None: leave) apply to a new file only.
+    `mode`, `uid` and `gid` (None: leave) apply to a new file; to one that is there, those that `modify` names.
     """
     path = request["path"]
     is_new = not _exists(path)
@@ -191,12 +191,15 @@ def op_write(request: Request) -> Answer:
         _check_regular(fd)
         if not request["append"]:
             os.ftruncate(fd, 0)
-        if is_new:
-            _set_owner_and_mode(fd, request)
+        _set_owner_and_mode(fd, request if is_new else _modified(request))
         return {"new": is_new}, [fd]
     except OSError:
         os.close(fd)
         raise
+
+
+def _modified(request: Request) -> Request:
+    return {name: request.get(name) for name in request.get("modify", ()) if name in ("uid", "gid", "mode")}
 
 
 def _set_owner_and_mode(fd: int, request: Request) -> None:
@@ -213,9 +216,15 @@ def op_list(request: Request) -> Answer:
 
 
 def op_mkdir(request: Request) -> Answer:
-    """Make a directory unless something is there; `mode`, `uid`, `gid` apply to a new one."""
+    """Make a directory unless something is there; `mode`, `uid`, `gid` as for files."""
     path = request["path"]
     if _exists(path):
+        if request.get("modify"):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                _set_owner_and_mode(fd, _modified(request))
+            finally:
+                os.close(fd)
         return {"new": False}, []
     os.mkdir(path, 0o700)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

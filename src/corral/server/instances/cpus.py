@@ -13,14 +13,14 @@ log = logging.getLogger(__name__)
 
 
 async def balance(context: Context) -> None:
-    """Pin the containers whose `limits.cpu` is a number; does nothing where there are none."""
+    """Pin the containers whose `limits.cpu` is a number or that keep to NUMA nodes; nothing where there are none."""
     facts = context.parts[HostFacts]
     containers = {container.instance_id: container for container in context.parts[Running].list()}
     if not containers or not facts.hierarchies.has("cpuset"):
         return
     limits = await context.db.read(store.list_cpu_limits)
     wanted = {container.name: limits[one] for one, container in containers.items() if one in limits}
-    plan = plan_cpus(wanted, facts.cpus)
+    plan = plan_cpus(wanted, facts)
     if not plan:
         return
     pinned = [(container, plan[container.name]) for container in containers.values() if container.name in plan]

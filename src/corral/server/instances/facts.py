@@ -45,6 +45,7 @@ def detect() -> HostFacts:
         hierarchies=hierarchies,
         memory_total=sysfs.get_total_memory(),
         cpus=tuple(sysfs.list_usable_cpus()),
+        numa_nodes={cpu.number: cpu.numa_node for cpu in sysfs.list_cpus()},
         has_swap_limit=cgroup.supports_swap_limit(hierarchies),
         passthrough=tuple((path, os.path.isdir(path)) for path in _PASSTHROUGH if os.path.exists(path)),
         has_mqueue=os.path.isdir("/dev/mqueue"),
@@ -71,3 +72,9 @@ def check_privilege(product: Product, config: Mapping[str, str]) -> None:
     for key, _ in parse_raw_lxc(config.get("raw.lxc", "")):
         if key in ("lxc.idmap", "lxc.include"):
             raise Forbidden(f"{key} can't be set in raw.lxc as {reason}")
+
+
+def lacks_nesting(instance_config: Mapping[str, str], expanded_config: Mapping[str, str]) -> bool:
+    """Whether the image can only run where containers may run inside, which the instance does not allow."""
+    needs = is_true(instance_config.get("image.requirements.nesting"))
+    return needs and not is_true(expanded_config.get("security.nesting"))

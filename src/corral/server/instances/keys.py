@@ -39,6 +39,13 @@ def _cpu(text: str) -> str:
     return text
 
 
+def _set(text: str) -> str:
+    if re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", text) is None:
+        raise InvalidRequest("Invalid CPU limit syntax")
+    units.parse_id_ranges(text)
+    return text
+
+
 def _yaml(text: str) -> str:
     try:
         yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -137,6 +144,7 @@ def _raw_lxc(text: str) -> str:
 PRIORITY = integer_between(0, 10)
 MEMORY: KeyType[str] = KeyType("size or percentage", _memory)
 ALLOWANCE: KeyType[str] = KeyType("percentage or time slice", _allowance)
+CPU_SET: KeyType[str] = KeyType("set of numbers", _set)
 CPU: KeyType[str] = KeyType("count or set of CPUs", _cpu)
 YAML: KeyType[str] = KeyType("YAML", _yaml)
 CLOUD_CONFIG: KeyType[str] = KeyType("cloud-init data", _cloud_config)
@@ -166,6 +174,7 @@ SHUTDOWN_TIMEOUT = _any(
     "boot.host_shutdown_timeout", INTEGER, "Seconds to wait for the instance to shut down", default="30", live=True
 )
 LIMITS_CPU = _any("limits.cpu", CPU, "Number of CPUs, or the set to pin to", live=True)
+LIMITS_CPU_NODES = _any("limits.cpu.nodes", CPU_SET, "NUMA nodes that the CPUs are chosen from", live=True)
 LIMITS_MEMORY = _any("limits.memory", MEMORY, "Memory limit, in bytes or percent of the host's", live=True)
 LIMITS_DISK_PRIORITY = _any("limits.disk.priority", PRIORITY, "Priority of its input and output", live=True)
 LIMITS_CPU_ALLOWANCE = _container(
@@ -218,6 +227,7 @@ _GENERAL = KeyTable(
 )
 _LIMITS = KeyTable(
     LIMITS_CPU,
+    LIMITS_CPU_NODES,
     LIMITS_CPU_ALLOWANCE,
     LIMITS_CPU_PRIORITY,
     LIMITS_MEMORY,

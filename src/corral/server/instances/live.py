@@ -29,7 +29,7 @@ async def apply_config(
         return
     facts = context.parts[HostFacts]
     await in_thread(_apply, instance, container, facts, limits)
-    if "limits.cpu" in limits:
+    if "limits.cpu" in limits or "limits.cpu.nodes" in limits:
         await cpus.balance(context)
 
 
@@ -55,7 +55,7 @@ def _apply(instance: Instance, container: RunningContainer, facts: HostFacts, na
     group = container.cgroup(facts.hierarchies)
     settings = compose_limits(instance.expanded_config, facts, live=True)
     wanted = {controller for key in names for controller in _CONTROLLERS.get(key.split(".")[1], ())}
-    if "limits.cpu" in names and not instance.expanded_config.get("limits.cpu"):
+    if {"limits.cpu", "limits.cpu.nodes"} & set(names) and not instance.expanded_config.get("limits.cpu"):
         settings += _all_cpus(facts)
     for setting in settings:
         if setting.controller not in wanted:

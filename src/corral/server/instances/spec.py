@@ -1,7 +1,7 @@
 """All that decides how a container starts, as plain values; and how it is composed. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from corral import architectures, units
@@ -31,6 +31,8 @@ class HostFacts:
     lxcfs_dir: str = "/var/lib/lxcfs"
     in_user_namespace: bool = False
     has_mqueue: bool = True
+    numa_nodes: Mapping[int, int] = field(default_factory=dict)
+    """The NUMA node of each CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,24 +195,33 @@ def _processes(config: Config, facts: HostFacts, live: bool) -> list[Setting]:
     return cgroup.pids_settings(facts.hierarchies, limit) if limit is not None or live else []
 
 
-def plan_cpus(wanted: Mapping[str, str], cpus: Iterable[int]) -> dict[str, str]:
-    """CPUs for the containers whose `limits.cpu` is a count: {name: set}.
+def plan_cpus(limits: Mapping[str, Mapping[str, str]], facts: HostFacts) -> dict[str, str]:
+    """CPUs for the containers whose `limits.cpu` is a count, or that have `limits.cpu.nodes`: {name: set}.
 
-    Each takes the CPUs that carry the fewest so far, lowest number first; those pinned to a set are counted there.
+    Each takes the CPUs that carry the fewest so far, lowest number first, of its NUMA nodes if it names some; those
+    pinned to a set are counted there.
     """
-    load = dict.fromkeys(sorted(cpus), 0)
-    for text in wanted.values():
-        if text and not text.isdecimal():
-            for cpu in units.parse_id_ranges(text):
-                if cpu in load:
-                    load[cpu] += 1
+    load = dict.fromkeys(sorted(facts.cpus), 0)
+    for one in limits.values():
+        text = one.get("limits.cpu", "")
+        for cpu in units.parse_id_ranges(text) if text and not text.isdecimal() else ():
+            if cpu in load:
+                load[cpu] += 1
     plan: dict[str, str] = {}
-    for name in sorted(wanted):
-        if not wanted[name].isdecimal():
+    for name in sorted(limits):
+        text, nodes = limits[name].get("limits.cpu", ""), limits[name].get("limits.cpu.nodes", "")
+        if not text.isdecimal() and (text or not nodes):
             continue
-        count = min(max(1, int(wanted[name])), len(load))
-        chosen = sorted(load, key=lambda cpu: (load[cpu], cpu))[:count]
+        usable = _cpus_of_nodes(nodes, facts) if nodes else list(load)
+        count = min(max(1, int(text)), len(usable)) if text else len(usable)
+        chosen = sorted(usable, key=lambda cpu: (load[cpu], cpu))[:count]
         for cpu in chosen:
             load[cpu] += 1
         plan[name] = units.format_id_ranges(chosen)
     return plan
+
+
+def _cpus_of_nodes(nodes: str, facts: HostFacts) -> list[int]:
+    """The usable CPUs of NUMA nodes; all where this server has none of the nodes, which a profile may not know."""
+    wanted = set(units.parse_id_ranges(nodes))
+    return [cpu for cpu in facts.cpus if facts.numa_nodes.get(cpu, 0) in wanted] or list(facts.cpus)

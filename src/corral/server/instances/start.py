@@ -116,6 +116,10 @@ async def _check(state: _Start) -> None:
     config = state.instance.expanded_config
     if facts.requires_missing_cgroup_v1(state.instance.config):
         raise NotSupported("The image used by this instance requires a CGroupV1 host system")
+    if facts.lacks_nesting(state.instance.config, config):
+        raise InvalidRequest(
+            "The image used by this instance requires nesting. Please set security.nesting=true on the instance"
+        )
     await in_thread(nvidia.check, config)
     for module in (word.strip() for word in config.get("linux.kernel_modules", "").split(",")):
         if module and not await in_thread(os.path.isdir, f"/sys/module/{module.replace('-', '_')}"):

@@ -103,16 +103,19 @@ def list_by_profile(tx: Tx, profile_project: str, profile: str) -> list[Instance
     return _instances(tx, f"WHERE i.id IN ({rows.marks(ids)})", *ids) if ids else []
 
 
-def list_cpu_limits(tx: Tx) -> dict[int, str]:
-    """The effective `limits.cpu` of all instances that have one."""
-    limits: dict[int, str] = {}
-    for instance_id, value in tx.rows(
-        "SELECT ip.instance_id, c.value FROM instances_profiles ip JOIN profiles_config c"
-        " ON c.profile_id = ip.profile_id AND c.key = 'limits.cpu' ORDER BY ip.apply_order"
+def list_cpu_limits(tx: Tx) -> dict[int, dict[str, str]]:
+    """The effective `limits.cpu` and `limits.cpu.nodes` of all instances that have one of them."""
+    limits: dict[int, dict[str, str]] = {}
+    for instance_id, key, value in (
+        *tx.rows(
+            "SELECT ip.instance_id, c.key, c.value FROM instances_profiles ip JOIN profiles_config c"
+            " ON c.profile_id = ip.profile_id AND c.key IN ('limits.cpu', 'limits.cpu.nodes') ORDER BY ip.apply_order"
+        ),
+        *tx.rows(
+            "SELECT instance_id, key, value FROM instances_config WHERE key IN ('limits.cpu', 'limits.cpu.nodes')"
+        ),
     ):
-        limits[instance_id] = value
-    for instance_id, value in tx.rows("SELECT instance_id, value FROM instances_config WHERE key = 'limits.cpu'"):
-        limits[instance_id] = value
+        limits.setdefault(instance_id, {})[key] = value
     return limits
 
 

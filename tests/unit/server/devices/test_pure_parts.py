@@ -7,7 +7,7 @@ import pytest
 from corral.errors import InvalidRequest, NotSupported
 from corral.server.devices import disk_limits, gpu, gpu_mig, infiniband, nodes, proxy_addresses, registry, tpm, unix
 from corral.server.devices.model import encode_path
-from corral.server.devices.nic import filters, ipvlan, limits, routed, sriov, vlans
+from corral.server.devices.nic import filters, ipvlan, limits, priority, routed, sriov, vlans
 from corral.server.devices.nic.sriov import VirtualFunction
 from corral.server.devices.proxy_addresses import ProxyAddress
 from corral.server.host import inotify, liblxc_socket, uevents
@@ -275,6 +275,13 @@ def test_shares_of_an_nvidia_card(tmp_path: Path) -> None:
     ):
         with pytest.raises(InvalidRequest, match=reason):
             gpu_mig.choose(cards, places, tmp_path, share)
+
+
+def test_the_priority_of_a_nic_is_a_chain_at_its_host_end() -> None:
+    script = priority.render("c1.eth0", "corral", "veth1", 0x12345)
+    assert 'hook ingress device "veth1"' in script
+    assert "meta priority set 1:2345\n" in script
+    assert script.startswith(priority.render_removal("c1.eth0", "corral"))
 
 
 def test_what_swtpm_announces() -> None:

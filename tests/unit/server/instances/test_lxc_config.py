@@ -167,10 +167,30 @@ def test_memory_limits() -> None:
     assert memory_limit("10%", 1000) == 100
 
 
+def spread(wanted: dict[str, str], count: int, nodes: dict[str, str] | None = None) -> dict[str, str]:
+    limits = {name: {"limits.cpu": text} for name, text in wanted.items()}
+    for name, text in (nodes or {}).items():
+        limits.setdefault(name, {})["limits.cpu.nodes"] = text
+    places = {cpu: cpu // 2 for cpu in range(count)}
+    return plan_cpus(limits, replace(FACTS, cpus=tuple(range(count)), numa_nodes=places))
+
+
 def test_cpus_are_spread() -> None:
-    assert plan_cpus({"a": "2", "b": "2", "c": "1"}, range(4)) == {"a": "0-1", "b": "2-3", "c": "0"}
-    assert plan_cpus({"pinned": "0-1", "a": "1", "b": "9"}, range(3)) == {"a": "2", "b": "0-2"}
-    assert plan_cpus({"none": ""}, range(2)) == {}
+    assert spread({"a": "2", "b": "2", "c": "1"}, 4) == {"a": "0-1", "b": "2-3", "c": "0"}
+    assert spread({"pinned": "0-1", "a": "1", "b": "9"}, 3) == {"a": "2", "b": "0-2"}
+    assert spread({"none": ""}, 2) == {}
+
+
+def test_cpus_are_of_the_nodes() -> None:
+    assert spread({"a": "1", "b": "1", "c": "3"}, 4, {"a": "1", "b": "1", "c": "0-1"}) == {
+        "a": "2",
+        "b": "3",
+        "c": "0-2",
+    }
+    assert spread({}, 4, {"all": "1"}) == {"all": "2-3"}
+    # A set of CPUs says more than nodes; nodes that are not there do not keep a container from running.
+    assert spread({"pinned": "0"}, 4, {"pinned": "1"}) == {}
+    assert spread({"a": "1"}, 4, {"a": "7"}) == {"a": "0"}
 
 
 def test_the_nvidia_runtime_is_a_hook_with_variables() -> None:

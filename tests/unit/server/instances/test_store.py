@@ -113,9 +113,12 @@ async def test_update_and_rename(db: Database) -> None:
 
 async def test_limits_of_cpus_by_instance(db: Database) -> None:
     first = await db.write(store.insert_instance, replace(NEW, profiles=("second",)))
-    second = await db.write(store.insert_instance, replace(NEW, name="c2", config={"limits.cpu": "0-1"}))
+    second = await db.write(
+        store.insert_instance, replace(NEW, name="c2", config={"limits.cpu": "0-1", "limits.cpu.nodes": "0"})
+    )
     await db.write(store.insert_instance, replace(NEW, name="c3"))
-    assert await db.read(store.list_cpu_limits) == {first: "2", second: "0-1"}
+    expected = {first: {"limits.cpu": "2"}, second: {"limits.cpu": "0-1", "limits.cpu.nodes": "0"}}
+    assert await db.read(store.list_cpu_limits) == expected
 
 
 async def test_a_list_takes_the_same_few_queries_at_any_length(db: Database) -> None:

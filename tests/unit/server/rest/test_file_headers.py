@@ -48,3 +48,9 @@ def test_facts_become_headers() -> None:
         "X-LXD-modified": "2023-11-14 22:13:20 +0000 UTC",
         "X-LXD-type": "file",
     }
+
+
+def test_what_is_changed_of_a_file_that_is_there() -> None:
+    assert parse_headers({"X-LXD-modify-perm": "mode, uid"}).modify == ("mode", "uid")
+    with pytest.raises(InvalidRequest, match="modify-perm"):
+        parse_headers({"X-LXD-modify-perm": "mtime"})

@@ -23,7 +23,7 @@ from corral.server.devices.model import (
 from corral.server.devices.nic import addressing, filters, limits, routes, veth, vlans
 from corral.server.host import sysfs
 from corral.server.host.threads import in_thread
-from corral.server.keys import BIT_RATE, BOOL, UNSIGNED
+from corral.server.keys import BOOL, UNSIGNED
 from corral.server.networks import reservations
 from corral.server.networks import store as networks
 from corral.server.networks.model import Network, NetworkType
@@ -42,7 +42,7 @@ _CHECKS: dict[str, Check] = {
     "ipv4.address": check_ipv4,
     "ipv6.address": check_ipv6,
     **dict.fromkeys(routes.KEYS, check_networks),
-    **dict.fromkeys(limits.KEYS, BIT_RATE.parse),
+    **limits.CHECKS,
     **dict.fromkeys((*_FILTER_KEYS, "security.port_isolation"), BOOL.parse),
     "boot.priority": UNSIGNED.parse,
     "vlan": vlans.check_untagged,
@@ -112,7 +112,7 @@ class BridgedNic:
         await in_thread(veth.tune_host_side, host_name, units.is_true(config.get("security.port_isolation")))
         await vlans.apply(host_name, bridge, config)
         await in_thread(routes.change, bridge, [], routes.networks_of(config))
-        await limits.apply(host_name, config, is_new=True)
+        await limits.set_up(device, host_name)
         if filters.is_filtered(config):
             await self._filter(device, network, host_name)
 
@@ -126,6 +126,7 @@ class BridgedNic:
         """Take back what does not go with the pair: routes through the bridge, filters."""
         config = device.config if config is None else config
         await in_thread(routes.change, bridge, routes.networks_of(config), [])
+        await limits.take_back(device)
         if filters.is_filtered(config):
             label = filters.label_of(device.project, device.instance, device.device)
             await filters.remove(label, device.context.member.product.name)
@@ -139,8 +140,7 @@ class BridgedNic:
         network, config = await _find_network(device), device.config
         bridge = network.name if network is not None else config["parent"]
         await in_thread(routes.change, bridge, routes.networks_of(old), routes.networks_of(config))
-        if limits.rates_of(old) != limits.rates_of(config):
-            await limits.apply(host_name, config, is_new=False)
+        await limits.change(device, host_name, old)
         if filters.is_filtered(config):
             await self._filter(device, network, host_name)
         elif filters.is_filtered(old):

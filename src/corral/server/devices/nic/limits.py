@@ -1,16 +1,23 @@
 """Rates of a NIC, on the host's end of its pair: what the instance receives is shaped, what it sends is policed.
 
 What goes to the instance leaves the host's end: `limits.ingress` is a class there. What comes from the instance enters
-it: `limits.egress` is a police action on its ingress hook. The program tc (tc-htb(8), tc-police(8)) does both.
+it: `limits.egress` is a police action on its ingress hook. The program tc (tc-htb(8), tc-police(8)) does both. The
+priority is beside (`priority.py`).
 """
 
 from collections.abc import Mapping
 
 from corral import units
 from corral.errors import CommandFailed, NotSupported
+from corral.server.devices.model import Check, DeviceContext, check_id
+from corral.server.devices.nic import priority
 from corral.server.host import command
+from corral.server.keys import BIT_RATE
 
-KEYS = frozenset({"limits.ingress", "limits.egress", "limits.max"})
+_RATES = ("limits.ingress", "limits.egress", "limits.max")
+CHECKS: dict[str, Check] = {**dict.fromkeys(_RATES, BIT_RATE.parse), priority.KEY: check_id}
+KEYS = frozenset(CHECKS)
+"""All of them change while the instance runs."""
 
 
 def rates_of(config: Mapping[str, str]) -> tuple[int, int]:
@@ -42,6 +49,24 @@ def render(host_name: str, rates: tuple[int, int]) -> str:
             f" police rate {egress}bit burst {max(egress // 40, 16384)}b mtu 65535 drop",
         ]
     return "\n".join(lines) + "\n" if lines else ""
+
+
+async def set_up(device: DeviceContext, host_name: str) -> None:
+    """Limit a NIC whose pair is new."""
+    await apply(host_name, device.config, is_new=True)
+    await priority.apply(device, host_name)
+
+
+async def change(device: DeviceContext, host_name: str, old: Mapping[str, str]) -> None:
+    """Bring a running NIC from its old limits to those of its config."""
+    if rates_of(old) != rates_of(device.config):
+        await apply(host_name, device.config, is_new=False)
+    await priority.change(device, host_name, old)
+
+
+async def take_back(device: DeviceContext) -> None:
+    """Remove what does not go with the pair."""
+    await priority.remove(device)
 
 
 async def apply(host_name: str, config: Mapping[str, str], *, is_new: bool) -> None:

@@ -17,7 +17,7 @@ from corral.server.devices.model import (
 )
 from corral.server.devices.nic import limits, routes, veth
 from corral.server.host.threads import in_thread
-from corral.server.keys import BIT_RATE, UNSIGNED
+from corral.server.keys import UNSIGNED
 
 _CHECKS: dict[str, Check] = {
     "nictype": anything,
@@ -27,7 +27,7 @@ _CHECKS: dict[str, Check] = {
     "mtu": check_mtu,
     "ipv4.routes": check_networks,
     "ipv6.routes": check_networks,
-    **dict.fromkeys(limits.KEYS, BIT_RATE.parse),
+    **limits.CHECKS,
     "boot.priority": UNSIGNED.parse,
 }
 
@@ -50,22 +50,23 @@ class P2pNic:
         return Attachment(
             nic=Nic(settings, host_name),
             volatile={"host_name": host_name},
+            release=partial(limits.take_back, device),
             after_start=partial(self._set_up, device, host_name),
         )
 
     async def _set_up(self, device: DeviceContext, host_name: str) -> None:
         await in_thread(routes.change, host_name, [], routes.networks_of(device.config))
-        await limits.apply(host_name, device.config, is_new=True)
+        await limits.set_up(device, host_name)
 
     async def update(self, device: DeviceContext, old: Mapping[str, str]) -> None:
         host_name = veth.host_name_of(device)
         if not device.pid or not host_name:
             return
         await in_thread(routes.change, host_name, routes.networks_of(old), routes.networks_of(device.config))
-        if limits.rates_of(old) != limits.rates_of(device.config):
-            await limits.apply(host_name, device.config, is_new=False)
+        await limits.change(device, host_name, old)
 
     async def detach(self, device: DeviceContext) -> None:
+        await limits.take_back(device)
         await veth.remove_rest(device)
 
     async def plug(self, device: DeviceContext) -> Mapping[str, str | None]:
@@ -75,6 +76,7 @@ class P2pNic:
         host_name = veth.host_name_of(device)
         if host_name:
             await in_thread(veth.unplug, host_name)
+        await limits.take_back(device)
 
     async def remove(self, device: DeviceContext) -> None:
         return

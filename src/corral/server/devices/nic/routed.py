@@ -24,7 +24,7 @@ from corral.server.devices.nic.filters import label_of
 from corral.server.host import command, neighbours, nftables, sysfs
 from corral.server.host.netlink import SCOPE_LINK, Netlink, Route
 from corral.server.host.threads import in_thread
-from corral.server.keys import BIT_RATE, BOOL, UNSIGNED
+from corral.server.keys import BOOL, UNSIGNED
 
 _FAMILIES = (("ipv4", 4, 32, "169.254.0.1"), ("ipv6", 6, 128, "fe80::1"))
 """Config prefix, version, length of an address, and what the instance sees as its gateway."""
@@ -56,7 +56,7 @@ CHECKS: dict[str, Check] = {
     "mtu": check_mtu,
     "vlan": vlans.check_id,
     "gvrp": BOOL.parse,
-    **dict.fromkeys(limits.KEYS, BIT_RATE.parse),
+    **limits.CHECKS,
     **{f"{family}.gateway": check_gateway for family, *_ in _FAMILIES},
     **{f"{family}.routes": check_networks for family, *_ in _FAMILIES},
     **{f"{family}.address": partial(_check_addresses, version) for family, version, *_ in _FAMILIES},
@@ -145,10 +145,11 @@ class RoutedNic:
         await nftables.apply(render_filter(_label(device), device.context.member.product.name, host_name))
         if link:
             await _proxy_neighbours("replace", config, link)
-        await limits.apply(host_name, config, is_new=True)
+        await limits.set_up(device, host_name)
 
     async def _undo(self, device: DeviceContext, config: Mapping[str, str], link: str, created: bool) -> None:
         await nftables.apply(render_filter_removal(_label(device), device.context.member.product.name))
+        await limits.take_back(device)
         if link and sysfs.interface_exists(link):
             await _proxy_neighbours("del", config, link)
         if link:
@@ -156,8 +157,8 @@ class RoutedNic:
 
     async def update(self, device: DeviceContext, old: Mapping[str, str]) -> None:
         host_name = veth.host_name_of(device)
-        if device.pid and host_name and limits.rates_of(old) != limits.rates_of(device.config):
-            await limits.apply(host_name, device.config, is_new=False)
+        if device.pid and host_name:
+            await limits.change(device, host_name, old)
 
     async def detach(self, device: DeviceContext) -> None:
         config = device.config

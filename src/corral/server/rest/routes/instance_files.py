@@ -21,19 +21,24 @@ from corral.server.rest.routing import Routes
 routes = Routes("/1.0/instances")
 
 TYPES = ("file", "symlink", "directory")
+PERMISSIONS = ("mode", "uid", "gid")
 WRITES = ("overwrite", "append")
 _PERMISSIONS = 0o777
 
 
 @dataclass(frozen=True, slots=True)
 class FileHeaders:
-    """What the X-LXD-* headers of a push say; None where they say nothing."""
+    """What the X-LXD-* headers of a push say; None where they say nothing.
+
+    `modify` names what of a file that is there already shall be changed too: mode, uid, gid.
+    """
 
     uid: int | None
     gid: int | None
     mode: int | None
     type: str
     write: str
+    modify: tuple[str, ...] = ()
 
 
 def parse_headers(headers: Mapping[str, str]) -> FileHeaders:
@@ -49,7 +54,12 @@ def parse_headers(headers: Mapping[str, str]) -> FileHeaders:
         raise InvalidRequest(f"Bad file write mode: {write}")
     if kind not in TYPES:
         raise InvalidRequest(f"Bad file type: {kind}")
-    return FileHeaders(_id(headers.get("X-LXD-uid", "")), _id(headers.get("X-LXD-gid", "")), number, kind, write)
+    modify = tuple(word for text in headers.get("X-LXD-modify-perm", "").split(",") if (word := text.strip()))
+    for word in modify:
+        if word not in PERMISSIONS:
+            raise InvalidRequest(f"Invalid modify-perm value {word!r}: use a list of {', '.join(PERMISSIONS)}")
+    owner = _id(headers.get("X-LXD-uid", "")), _id(headers.get("X-LXD-gid", ""))
+    return FileHeaders(*owner, number, kind, write, modify)
 
 
 def _id(text: str) -> int | None:
@@ -115,7 +125,7 @@ async def post_file(request: Request, name: str) -> None:
     instance, path = await _find(request, name)
     headers = parse_headers(request.raw.headers)
     context = request.context
-    owner = {"uid": headers.uid, "gid": headers.gid, "mode": headers.mode}
+    owner = {"uid": headers.uid, "gid": headers.gid, "mode": headers.mode, "modify": headers.modify}
     if headers.type == "directory":
         await files.call(context, instance, "mkdir", path, **owner)
     elif headers.type == "symlink":
