@@ -396,3 +396,18 @@ def test_an_image_that_needs_nesting(api: Api, make_instance: Callable[..., str]
         api.set_state(name, "start")
     api.call("PATCH", f"/1.0/instances/{name}", {"config": {"security.nesting": "true"}})
     api.set_state(name, "start")
+
+
+def test_the_generation_is_new_once_an_instance_goes_back(api: Api, make_instance: Callable[..., str]) -> None:
+    name = make_instance(start=False)
+
+    def identities() -> tuple[str, str]:
+        config = get(api, name)["config"]
+        return config["volatile.uuid"], config["volatile.uuid.generation"]
+
+    identity, generation = identities()
+    assert identity == generation
+    api.run("POST", f"/1.0/instances/{name}/snapshots", {"name": "s"})
+    api.run("PUT", f"/1.0/instances/{name}", {"restore": "s"})
+    assert identities()[0] == identity
+    assert identities()[1] != generation

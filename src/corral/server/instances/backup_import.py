@@ -1,6 +1,5 @@
 """Makes instances from backups that clients send: received, judged, then unpacked by the confined helper."""
 
-import uuid
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -16,7 +15,7 @@ from corral.server.events.model import format_time, utc_now
 from corral.server.host.threads import in_thread
 from corral.server.images import unpack
 from corral.server.images.spool import Spool
-from corral.server.instances import create, expand, names, snapshot, snapshot_store, store
+from corral.server.instances import create, expand, identities, names, snapshot, snapshot_store, store
 from corral.server.instances.backup_store import NEVER
 from corral.server.instances.model import Devices, Instance, InstanceType, Snapshot
 from corral.server.instances.store import NewInstance
@@ -294,8 +293,9 @@ def _own_config(tx: Tx, config: Mapping[str, str]) -> dict[str, str]:
     taken = tx.rows("SELECT 1 FROM instances_config WHERE key = 'volatile.uuid' AND value = ?", identity)
     if taken or not identity:
         kept = {key: value for key, value in kept.items() if not key.endswith(".hwaddr")}
-        kept["volatile.uuid"] = kept["volatile.cloud-init.instance-id"] = str(uuid.uuid4())
-    kept.setdefault("volatile.last_state.idmap", "[]")
+        for key in (identities.UUID, identities.CLOUD_INIT):
+            kept.pop(key, None)
+    identities.add(kept)
     return kept
 
 

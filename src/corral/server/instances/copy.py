@@ -15,6 +15,7 @@ from corral.server.instances import (
     busy,
     create,
     delete,
+    identities,
     names,
     rename,
     root_volume,
@@ -130,9 +131,7 @@ async def _copy(context: Context, plan: CopyPlan) -> Instance:
             store.set_config(tx, instance.id, {"volatile.apply_template": "copy"})
 
     config = dict(plan.new.config)
-    config.setdefault("volatile.uuid", str(uuid.uuid4()))
-    config.setdefault("volatile.cloud-init.instance-id", str(uuid.uuid4()))
-    config.setdefault("volatile.last_state.idmap", "[]")
+    identities.add(config)
     # The client's own view of the config: what the server adds is none of its making.
     new = replace(plan.new, config={key: value for key, value in plan.new.config.items() if _is_clients(key)})
     async with busy.claim(context, plan.source.id, "copy"):

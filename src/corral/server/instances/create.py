@@ -1,7 +1,6 @@
 """Makes instances: from an image of this server or of another one, or empty."""
 
 import os
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -24,6 +23,7 @@ from corral.server.instances import (
     busy,
     delete,
     facts,
+    identities,
     image_source,
     names,
     root_volume,
@@ -126,9 +126,7 @@ def initial_config(new: NewInstance, image: Image | None) -> dict[str, str]:
     if image is not None:
         config.update({f"image.{key}": value for key, value in image.properties.items() if value != ""})
         config["volatile.base_image"] = image.fingerprint
-    config.setdefault("volatile.uuid", str(uuid.uuid4()))
-    config.setdefault("volatile.cloud-init.instance-id", str(uuid.uuid4()))
-    config.setdefault("volatile.last_state.idmap", "[]")
+    identities.add(config)
     return config
 
 

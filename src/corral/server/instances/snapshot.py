@@ -11,6 +11,7 @@ from corral.server.instances import (
     attach,
     backup_file,
     busy,
+    identities,
     root_volume,
     running,
     snapshot_removal,
@@ -128,7 +129,11 @@ def _take_over(tx: Tx, instance: Instance, snapshot: Snapshot) -> None:
         instance.architecture,
         instance.description,
         instance.ephemeral,
-        {**{key: value for key, value in snapshot.config.items() if key not in _KEPT}, **kept},
+        {
+            **{key: value for key, value in snapshot.config.items() if key not in _KEPT},
+            **kept,
+            identities.GENERATION: identities.new_generation(),
+        },
         snapshot.devices,
         instance.profiles,
     )

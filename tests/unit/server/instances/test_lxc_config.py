@@ -189,7 +189,7 @@ def test_cpus_are_of_the_nodes() -> None:
     }
     assert spread({}, 4, {"all": "1"}) == {"all": "2-3"}
     # A set of CPUs says more than nodes; nodes that are not there do not keep a container from running.
-    assert spread({"pinned": "0"}, 4, {"pinned": "1"}) == {}
+    assert spread({"pinned": "0-1"}, 4, {"pinned": "1"}) == {}
     assert spread({"a": "1"}, 4, {"a": "7"}) == {"a": "0"}
 
 
