@@ -42,7 +42,7 @@ from corral.server.outbound.proxies import choose_proxies
 from corral.server.rest import guest_listener, listeners
 from corral.server.rest.dispatch import Dispatcher
 from corral.server.rest.listeners import Listeners
-from corral.server.rest.network import METRICS, NetworkListener
+from corral.server.rest.network import API, DEBUG, METRICS, NetworkListener
 from corral.server.rest.proxy_protocol import ClientAddresses
 from corral.server.rest.routes import table
 from corral.server.rest.routing import Router
@@ -169,7 +169,8 @@ class Daemon:
         self._listeners = parts.add(Listeners(self._dispatcher, parts.add(ClientAddresses())))
         self._authority = parts.add(Authority(member.state_dir))
         parts.add(Sessions())
-        self._networks = (NetworkListener(self.context), NetworkListener(self.context, METRICS))
+        purposes = (API, METRICS, DEBUG)
+        self._networks = tuple(NetworkListener(self.context, purpose) for purpose in purposes)
         parts.add(Guesses())
         parts.add(ServerPreferences(self._image_preferences))
         self._outbound = parts.add(Outbound(user_agent_of(member.product)))

@@ -28,6 +28,9 @@ MAX_HEADER = 128 * 1024
 """Bytes of a request line or header field (LXD's clients have sent 100 kB)."""
 
 BACKLOG = 1024
+Serve = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+"""Answers one request."""
+
 HANDSHAKE_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
 
@@ -74,9 +77,7 @@ def _on_loop_error(loop: asyncio.AbstractEventLoop, details: dict[str, Any]) -> 
     loop.default_exception_handler(details)
 
 
-def _limited(
-    dispatcher: Dispatcher, paths: frozenset[str]
-) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+def _limited(dispatcher: Serve, paths: frozenset[str]) -> Serve:
     async def serve(raw: web.BaseRequest) -> web.StreamResponse:
         if raw.path not in paths:
             return responses.failed(404, "not found")
@@ -133,7 +134,7 @@ class Listeners:
     def __init__(self, dispatcher: Dispatcher, clients: ClientAddresses | None = None) -> None:
         self._dispatcher = dispatcher
         self._clients = clients or ClientAddresses()
-        self._runners: dict[frozenset[str], web.ServerRunner] = {}
+        self._runners: dict[tuple[Serve, frozenset[str]], web.ServerRunner] = {}
         self._servers: dict[str, asyncio.Server | ProxiedServer] = {}
         self._sockets: dict[str, socket.socket] = {}
 
@@ -142,10 +143,10 @@ class Listeners:
         asyncio.get_running_loop().set_exception_handler(_on_loop_error)
         logging.getLogger("aiohttp.server").addFilter(_is_worth_a_line)
 
-    async def _factory(self, paths: frozenset[str]) -> web.Server:
-        if paths not in self._runners:
+    async def _factory(self, serve: Serve, paths: frozenset[str]) -> web.Server:
+        if (serve, paths) not in self._runners:
             server = web.Server(
-                _limited(self._dispatcher, paths) if paths else self._dispatcher,
+                _limited(serve, paths) if paths else serve,
                 access_log=None,
                 max_line_size=MAX_HEADER,
                 max_field_size=MAX_HEADER,
@@ -155,8 +156,8 @@ class Listeners:
             )
             runner = web.ServerRunner(server, shutdown_timeout=2.0)
             await runner.setup()
-            self._runners[paths] = runner
-        found = self._runners[paths].server
+            self._runners[serve, paths] = runner
+        found = self._runners[serve, paths].server
         assert found is not None
         return found
 
@@ -167,17 +168,17 @@ class Listeners:
         tls: ssl.SSLContext | None = None,
         paths: frozenset[str] = frozenset(),
         proxies: Callable[[str], bool] | None = None,
+        serve: Serve | None = None,
     ) -> None:
         """Serve a listening socket under a name; one that had the name is closed afterwards.
 
-        With `paths` nothing but these is served there. `proxies` says of which addresses the header of the PROXY
-        protocol is believed.
+        With `paths` nothing but these is served there, and by `serve` something else than the API. `proxies` says of
+        which addresses the header of the PROXY protocol is believed.
         """
-        factory = await self._factory(paths)
+        factory = await self._factory(serve or self._dispatcher, paths)
         server: asyncio.Server | ProxiedServer
         if proxies is not None:
-            serve = partial(_serve, factory, self._clients, tls)
-            server = ProxiedServer(listener, proxies, serve)
+            server = ProxiedServer(listener, proxies, partial(_serve, factory, self._clients, tls))
         elif tls is None:
             server = await asyncio.get_running_loop().create_server(factory, sock=listener, backlog=BACKLOG)
         else:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import logging
 import os
 import socket
@@ -15,9 +16,9 @@ from corral.server.background import Background
 from corral.server.context import Context
 from corral.server.host.threads import in_thread
 from corral.server.keys import Key
-from corral.server.rest import tls
+from corral.server.rest import debug, tls
 from corral.server.rest.authenticate import METRICS_PATH
-from corral.server.rest.listeners import BACKLOG, Listeners
+from corral.server.rest.listeners import BACKLOG, Listeners, Serve
 from corral.server.settings import keys
 from corral.server.settings.settings import Settings, SettingsChanged
 
@@ -31,17 +32,21 @@ RESOLVE_TIMEOUT_S = 10.0
 class Purpose:
     """What is served on an address of its own: the name of the listener, its key, and the port without one.
 
-    `paths` are all that is served there; empty: the whole API.
+    `paths` are all that is served there; empty: the whole API. `serve` answers instead of the API, over plain HTTP and
+    on loopback where the address has no host.
     """
 
     name: str
     key: Key[str]
     port: int
     paths: frozenset[str] = frozenset()
+    serve: Serve | None = None
 
 
 API = Purpose("https", keys.HTTPS_ADDRESS, keys.HTTPS_PORT)
 METRICS = Purpose("metrics", keys.METRICS_ADDRESS, keys.METRICS_PORT, frozenset({"/", METRICS_PATH}))
+
+DEBUG = Purpose("debug", keys.DEBUG_ADDRESS, keys.DEBUG_PORT, serve=debug.serve)
 
 
 class NetworkListener:
@@ -90,20 +95,28 @@ class NetworkListener:
             self._address = ""
             return
         wanted = keys.canonical_address(address, self._purpose.port)
+        plain = self._purpose.serve is not None
+        if plain and wanted.startswith(":"):
+            wanted = f"127.0.0.1{wanted}"
         if wanted == self._address:
             return
-        if self._tls is None:
+        if not plain and self._tls is None:
             insecure = bool(os.environ.get(f"{self._context.member.product.prefix}_INSECURE_TLS"))
             certificate = self._context.parts[ServerCertificate]
             self._tls = await in_thread(lambda: tls.make_context(certificate, allow_tls12=insecure))
         await self._open(await self._bind(wanted))
         self._address = wanted
-        log.info("Serving %s on https://%s", self._purpose.name, wanted)
+        log.info("Serving %s on %s://%s", self._purpose.name, "http" if plain else "https", wanted)
+        if plain and not _is_loopback(wanted):
+            log.warning("Whoever reaches %s can watch the %s server, without a login", wanted, self._purpose.name)
 
     async def _open(self, listener: socket.socket) -> None:
         trusts = self._context.parts[Settings].config[keys.TRUSTED_PROXY]
         proxies = (lambda address: address in trusts) if trusts else None
         purpose, listeners = self._purpose, self._context.parts[Listeners]
+        if purpose.serve is not None:
+            await listeners.open(purpose.name, listener, serve=purpose.serve)
+            return
         await listeners.open(purpose.name, listener, self._tls, purpose.paths, proxies)
 
     async def _bind(self, wanted: str) -> socket.socket:
@@ -123,6 +136,14 @@ class NetworkListener:
                 await self._open(await bind(old))
                 self._address = old
             raise
+
+
+def _is_loopback(address: str) -> bool:
+    host = keys.split_address(address)[0]
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 async def bind(address: str) -> socket.socket:

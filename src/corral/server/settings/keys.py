@@ -64,6 +64,9 @@ def _replicas(text: str) -> int:
     return value
 
 
+DEBUG_PORT = 8080
+"""Port of the debug server where an address names none."""
+
 METRICS_PORT = 9100
 """Port of the metrics where an address names none."""
 
@@ -177,6 +180,10 @@ METRICS_AUTHENTICATION = Key(
     "core.metrics_authentication", BOOL, "true", doc="Whether the metrics server asks for a certificate."
 )
 
+DEBUG_ADDRESS = Key(
+    "core.debug_address", LISTEN, scope="local", doc="Address of the debug server (HTTP); loopback without a host."
+)
+
 BACKUPS_COMPRESSION = Key("backups.compression_algorithm", COMPRESSION, "gzip", doc="Compression of backups.")
 
 CANDID_URL = Key("candid.api.url", STRING, doc="URL of the Candid server.")
@@ -198,7 +205,7 @@ TABLE = KeyTable(
     _local("cluster.https_address", MEMBER_ADDRESS, "Address for the traffic of the cluster."),
     _local("core.bgp_address", LISTEN, "Address of the BGP server."),
     _local("core.bgp_routerid", KeyType("IPv4 address", _ipv4), "Identifier of the BGP server."),
-    _local("core.debug_address", LISTEN, "Address of the debug server."),
+    DEBUG_ADDRESS,
     _local("core.dns_address", LISTEN, "Address of the authoritative DNS server."),
     METRICS_ADDRESS,
     _local("maas.machine", STRING, "Name of this server in MAAS."),
@@ -250,7 +257,6 @@ TABLE = KeyTable(
 NOT_SERVED = {
     "cluster.https_address": "clustering",
     "core.bgp_address": "the BGP server",
-    "core.debug_address": "the debug server",
     "core.dns_address": "the DNS server",
 }
 """Keys that this server knows and refuses to set, because nothing would follow from it, and what is missing."""

@@ -27,7 +27,7 @@ from corral.server.operations.registry import Operations
 from corral.server.rest import listeners
 from corral.server.rest.dispatch import Dispatcher
 from corral.server.rest.listeners import Listeners
-from corral.server.rest.network import METRICS, NetworkListener
+from corral.server.rest.network import API, DEBUG, METRICS, NetworkListener
 from corral.server.rest.proxy_protocol import ClientAddresses
 from corral.server.rest.routes import table
 from corral.server.rest.routing import Router, Routes
@@ -80,7 +80,7 @@ class Server:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.networks = (NetworkListener(context), NetworkListener(context, METRICS))
+        self.networks = tuple(NetworkListener(context, purpose) for purpose in (API, METRICS, DEBUG))
 
     @property
     def socket(self) -> str:
