@@ -169,11 +169,10 @@ class Daemon:
         if self.running:
             with contextlib.suppress(subprocess.SubprocessError, OSError, ApiError, ValueError):
                 self.stop(20)
-        marks = (f"{self.dir}/", f"--interface={self.bridge}")
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 arguments = (process / "cmdline").read_bytes().decode(errors="replace")
-                if any(mark in arguments for mark in marks) and int(process.name) != os.getpid():
+                if f"{self.dir}/" in arguments and int(process.name) != os.getpid():
                     os.kill(int(process.name), signal.SIGKILL)
         points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         for point in reversed([point for point in points if point.startswith(f"{self.dir}/")]):

@@ -60,7 +60,10 @@ async def list_leases(context: Context, project: str, name: str, asking: str) ->
     found = await context.db.read(nics.list_instance_nics)
     path = site_of(context.member).directory(name) / dnsmasq.LEASES
     leases = await in_thread(read_leases, path)
-    mine = [nic for nic in found if nic.project == asking and nic.network_project == project and nic.network == name]
+    here = [nic for nic in found if nic.network_project == project and nic.network == name]
+    mine = [nic for nic in here if nic.project == asking]
+    foreign = {nic.config.get("hwaddr", "").lower() for nic in here if nic.project != asking}
+    leases = [lease for lease in leases if lease.hwaddr not in foreign]
     return compose_leases(network, mine, leases, own_addresses=asking == project, location=context.member.location)
 
 
@@ -83,7 +86,8 @@ def compose_leases(
         if (lease.hwaddr, str(lease.address)) in present:
             continue
         hwaddr = lease.hwaddr if lease.address.version == 4 else ""
-        if hwaddr and hwaddr not in known:
+        # Not every lease of IPv6 tells whose it is: such a one is shown to the network's own project only.
+        if lease.hwaddr not in known and (hwaddr or not own_addresses):
             continue
         listed.append(
             wire.NetworkLease(

@@ -24,7 +24,8 @@ def _names(tx: Tx) -> list[tuple[Pool, list[str]]]:
 
 def _to_wire(request: Request, pool: Pool, users: list[str]) -> StoragePool:
     return StoragePool(
-        config=dict(pool.config),
+        # Secrets of a storage server, and paths of the host, may be in it.
+        config=dict(pool.config) if request.caller.admin else {},
         description=pool.description,
         name=pool.name,
         driver=pool.driver,
