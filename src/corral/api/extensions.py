@@ -137,6 +137,7 @@ EXTENSIONS = (
     "projects_limits_disk",
     "network_type_macvlan",
     "network_type_sriov",
+    "custom_volume_backup",
     "backup_override_name",
     "network_type_physical",
     "tpm_device_type",

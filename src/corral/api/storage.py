@@ -152,3 +152,29 @@ class StorageVolumeSnapshot(msgspec.Struct, kw_only=True):
     config: dict[str, str]
     content_type: str
     created_at: str
+
+
+class StorageVolumeBackupsPost(msgspec.Struct, kw_only=True):
+    """A backup to make. Without a name it gets the next of its series; without an expiry it stays."""
+
+    name: str = ""
+    expires_at: datetime | None = None
+    volume_only: bool = False
+    optimized_storage: bool = False
+    compression_algorithm: str = ""
+
+
+class StorageVolumeBackupPost(msgspec.Struct, kw_only=True):
+    """The new name of a backup."""
+
+    name: str = ""
+
+
+class StorageVolumeBackup(msgspec.Struct, kw_only=True):
+    """A backup of a custom volume."""
+
+    name: str
+    created_at: str
+    expires_at: str
+    volume_only: bool
+    optimized_storage: bool

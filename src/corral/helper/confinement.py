@@ -30,6 +30,8 @@ _SYS_PIVOT_ROOT = {
 }
 _KEPT_CAPABILITIES = frozenset({0, 1, 3, 4, 27, 31})
 """CHOWN, DAC_OVERRIDE, FOWNER, FSETID, MKNOD, SETFCAP: what gives files their owners, modes, devices and xattrs."""
+SYS_ADMIN = 21
+"""What btrfs needs to find the parents of what it receives."""
 _PROGRAM_DIRECTORIES = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _STDERR_LIMIT = 4096
 
@@ -101,9 +103,10 @@ def die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0)
 
 
-def confine(target: str, shown: Mapping[str, str] | None = None) -> None:
+def confine(target: str, shown: Mapping[str, str] | None = None, kept: frozenset[int] = frozenset()) -> None:
     """Give up everything but the programs, the directory `target` (if not empty) as /target, and what is `shown`:
-    existing files and directories by the name they get, read only like the programs."""
+    existing files and directories by the name they get, read only like the programs. `kept` are capabilities that stay
+    besides those for files."""
     check(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWUTS | _CLONE_NEWIPC | _CLONE_NEWNET), "unshare")
     _mount("", "/", "", _MS_REC | _MS_PRIVATE)
     target_fd = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW) if target else -1
@@ -128,7 +131,7 @@ def confine(target: str, shown: Mapping[str, str] | None = None) -> None:
     os.chdir("/")
     os.umask(0)
     for capability in range(64):
-        if capability not in _KEPT_CAPABILITIES and _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+        if capability not in _KEPT_CAPABILITIES | kept and _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
             break
     check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
     die_with_parent()

@@ -7,6 +7,7 @@ reads and writes of the two streams. The formats are those of tar(5) (ustar, old
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -16,6 +17,10 @@ EXTENSION_LIMIT = 1 << 20
 """Bytes of a long name or of pax records before one member."""
 DOCUMENT_LIMIT = 1 << 20
 """Bytes of metadata.yaml."""
+INDEX_LIMIT = 8 << 20
+"""Bytes of each document of a backup."""
+STREAM_LIMIT = 10_000
+"""Streams in a backup."""
 
 REGULAR, HARD_LINK, SYMBOLIC_LINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = "f", "h", "l", "c", "b", "d", "p"
 _KINDS = {
@@ -36,7 +41,12 @@ _ROOTED = ("/metadata.yaml", "/rootfs/", "/templates/")
 """Absolute names of an image's own parts."""
 INDEX = "backup/index.yaml"
 """What says what a backup holds."""
-_DOCUMENTS = {"image": "metadata.yaml", "backup": INDEX}
+STREAMS_HEADER = "backup/optimized_header.yaml"
+"""What says which subvolumes the streams of a backup hold."""
+_DOCUMENTS = {"image": {"metadata.yaml": DOCUMENT_LIMIT}, "backup": {INDEX: INDEX_LIMIT, STREAMS_HEADER: INDEX_LIMIT}}
+_MAIN_DOCUMENT = {"image": "metadata.yaml", "backup": INDEX}
+_VOLUMES = ("container", "volume")
+_SNAPSHOTS = ("snapshots", "volume-snapshots")
 _PAX_NAMES = ("path", "linkpath", "size", "GNU.sparse.name")
 
 
@@ -77,14 +87,17 @@ class Contents:
     templates: list[str] = field(default_factory=list)
     has_root: bool = False
     has_disk: bool = False
+    header: bytes | None = None
+    streams: list[str] = field(default_factory=list)
 
 
 class Policy:
     """Which members are taken (True), left out (False) or hostile (Refused), one call for each in turn.
 
     `layout` is `image` (metadata.yaml, templates/, rootfs/, rootfs.img), `rootfs` (a bare root file system) or
-    `backup` (backup/index.yaml, and an instance's volume below backup/container/ and backup/snapshots/NAME/). Of a
-    backup all parts are taken, or with `prefix` only what is below that part.
+    `backup` (backup/index.yaml; an instance's volume below backup/container/ and backup/snapshots/NAME/, or a custom
+    one below backup/volume/ and backup/volume-snapshots/NAME/; or streams, backup/container.bin and so on). Of a backup
+    all parts are taken, or with `prefix` only what is below that part; streams never are: the guard hands them over.
     """
 
     def __init__(self, layout: str, limits: Limits, *, allow_devices: bool = True, prefix: str = "") -> None:
@@ -153,14 +166,30 @@ class Policy:
         return False
 
     def _belongs_to_backup(self, member: Member) -> bool:
-        if member.path == INDEX:
+        if member.path in (INDEX, STREAMS_HEADER):
             if member.kind != REGULAR:
-                raise Refused(f"{INDEX} is no regular file")
+                raise Refused(f"{member.path} is no regular file")
             return not self.prefix
+        if is_stream(member):
+            self.contents.streams.append(member.path)
+            if len(self.contents.streams) > STREAM_LIMIT:
+                raise Refused(f"it holds more than {STREAM_LIMIT} streams")
+            return False
         part = backup_part(member.path)
         below = member.path.removeprefix(part).lstrip("/")
         if part == "":
             return False
+        if part.startswith("backup/volume"):
+            if not below and member.kind != DIRECTORY:
+                raise Refused(f"{member.path!r} is no directory")
+            self._refuse_foreign_link(member, f"{part}/")
+        else:
+            self._judge_instance_part(member, part, below)
+            if below.partition("/")[0] not in ("", "rootfs", "templates", "metadata.yaml", "backup.yaml"):
+                return False
+        return not self.prefix or part == self.prefix
+
+    def _judge_instance_part(self, member: Member, part: str, below: str) -> None:
         top, _, rest = below.partition("/")
         if top in ("", "rootfs", "templates") and not rest and member.kind != DIRECTORY:
             raise Refused(f"{member.path!r} is no directory")
@@ -171,9 +200,6 @@ class Policy:
             raise Refused(f"{member.path!r} is no regular file: templates/ holds nothing else")
         elif top in ("metadata.yaml", "backup.yaml") and (rest or member.kind != REGULAR):
             raise Refused(f"{member.path!r} is no regular file")
-        elif top not in ("", "rootfs", "templates", "metadata.yaml", "backup.yaml"):
-            return False
-        return not self.prefix or part == self.prefix
 
     def _refuse_foreign_link(self, member: Member, root: str = "rootfs/") -> None:
         if member.kind == HARD_LINK and not relative_path(member.link, "the target of a hard link").startswith(root):
@@ -195,11 +221,21 @@ class Policy:
 def backup_part(path: str) -> str:
     """The part of a backup that a member belongs to: backup/container, backup/snapshots/NAME, or none."""
     words = path.split("/")
-    if words[:2] == ["backup", "container"]:
-        return "backup/container"
-    if words[:2] == ["backup", "snapshots"] and len(words) > 2:
+    if words[0] != "backup" or len(words) < 2:
+        return ""
+    if words[1] in _VOLUMES:
+        return "/".join(words[:2])
+    if words[1] in _SNAPSHOTS and len(words) > 2:
         return "/".join(words[:3])
     return ""
+
+
+def is_stream(member: Member) -> bool:
+    """Whether a member of a backup is a volume as its storage driver writes it."""
+    words = member.path.split("/")
+    if member.kind != REGULAR or words[0] != "backup" or not words[-1].endswith(".bin"):
+        return False
+    return len(words) == 2 or (len(words) == 3 and words[1] in _SNAPSHOTS)
 
 
 def relative_path(name: str, what: str = "a member") -> str:
@@ -222,13 +258,24 @@ class _Pending:
     values: dict[str, str] = field(default_factory=dict)
 
 
-class TarGuard:
-    """Reads a tar stream, and hands on to `write` only what the policy admits."""
+Receive = Callable[[str], AbstractContextManager[BinaryIO] | None]
+"""Opens what takes the content of a stream, by its name; None for one that nobody wants."""
 
-    def __init__(self, source: BinaryIO, policy: Policy, write: Callable[[bytes], object] | None = None) -> None:
+
+class TarGuard:
+    """Reads a tar stream, and hands on to `write` only what the policy admits, the streams of a backup to `receive`."""
+
+    def __init__(
+        self,
+        source: BinaryIO,
+        policy: Policy,
+        write: Callable[[bytes], object] | None = None,
+        receive: Receive | None = None,
+    ) -> None:
         self._source = source
         self._policy = policy
         self._write = write or (lambda _data: None)
+        self._receive = receive or (lambda _name: None)
         self._read_bytes = 0
 
     def run(self) -> Contents:
@@ -240,8 +287,10 @@ class TarGuard:
                 for part in pending.raw:
                     self._write(part)
                 self._write(header)
-            if member.path == _DOCUMENTS.get(self._policy.layout):
+            if member.path in _DOCUMENTS.get(self._policy.layout, ()):
                 self._document(stored, member.path, admitted)
+            elif self._policy.layout == "backup" and is_stream(member):
+                self._stream(stored, member.path)
             else:
                 self._body(stored, admitted)
         self._write(bytes(2 * BLOCK))
@@ -322,14 +371,33 @@ class TarGuard:
         return Member(path, kind, size, link, device), size
 
     def _document(self, size: int, name: str, admitted: bool) -> None:
-        if size > DOCUMENT_LIMIT:
-            raise Refused(f"{name} is larger than {DOCUMENT_LIMIT} bytes")
-        if self._policy.contents.document is not None:
+        contents = self._policy.contents
+        limit = _DOCUMENTS[self._policy.layout][name]
+        if size > limit:
+            raise Refused(f"{name} is larger than {limit} bytes")
+        is_main = name == _MAIN_DOCUMENT[self._policy.layout]
+        if (contents.document if is_main else contents.header) is not None:
             raise Refused(f"it holds {name} twice")
         body = self._exactly(_padded(size), name)
-        self._policy.contents.document = body[:size]
+        if is_main:
+            contents.document = body[:size]
+        else:
+            contents.header = body[:size]
         if admitted:
             self._write(body)
+
+    def _stream(self, size: int, name: str) -> None:
+        receiver = self._receive(name)
+        if receiver is None:
+            self._body(size, False)
+            return
+        with receiver as sink:
+            left = size
+            while left > 0:
+                chunk = self._exactly(min(left, CHUNK), "content")
+                sink.write(chunk)
+                left -= len(chunk)
+        self._exactly(_padded(size) - size, "content")
 
     def _body(self, size: int, admitted: bool) -> None:
         left = _padded(size)

@@ -18,10 +18,11 @@ import shutil
 import stat
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from corral.helper.confinement import Program, confine, program
+from corral.helper.confinement import SYS_ADMIN, Program, confine, program
 from corral.helper.tar_guard import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -61,7 +62,8 @@ class Request:
 
     `decompress` is the program that turns it into a tar stream (empty: it is one), `squashfs` the file's path for a
     squashfs. `target` is an existing directory, or empty to judge only. With `prefix` only what is below that path of
-    the archive is unpacked, without the path.
+    the archive is unpacked, without the path. `streams` are members that `btrfs receive` is to read, with the names of
+    new directories of `target`, which is then a subvolume, that get what they hold.
     """
 
     layout: str
@@ -71,13 +73,14 @@ class Request:
     size: int
     members: int
     prefix: str = ""
+    streams: dict[str, str] = field(default_factory=dict)
 
 
 def main() -> int:
     """Do the request and report."""
     request = Request(**json.loads(sys.argv[1]))
     try:
-        contents = _squashfs(request) if request.squashfs else _tar(request)
+        contents = _squashfs(request) if request.squashfs and request.layout != "backup" else _tar(request)
     except Refused as refusal:
         for_space = isinstance(refusal, TooLarge) or os.strerror(errno.ENOSPC) in str(refusal)
         print(json.dumps({"refused": str(refusal), "for_space": for_space}))
@@ -90,6 +93,8 @@ def main() -> int:
         "templates": contents.templates,
         "has_root": contents.has_root,
         "has_disk": contents.has_disk,
+        "header": contents.header.decode("utf-8", "surrogateescape") if contents.header is not None else None,
+        "streams": contents.streams,
     }
     print(json.dumps(report))
     return 0
@@ -97,13 +102,17 @@ def main() -> int:
 
 def _tar(request: Request) -> Contents:
     decompress = [program(request.decompress[0]), *request.decompress[1:]] if request.decompress else []
+    shown = {}
+    if request.squashfs:
+        decompress, shown = [program("sqfs2tar"), "/archive"], {"archive": request.squashfs}
+    receive = [program("btrfs"), "receive", "-q", "-e", "-m", "/target"] if request.streams else []
     extract = [
         *(program("tar"), "--extract", "--file=-", "--directory=/target", "--numeric-owner", "--same-owner"),
         *("--preserve-permissions", "--xattrs", "--xattrs-include=*", "--acls", "--restrict", "--force-local"),
         *("--no-overwrite-dir", "--warning=no-timestamp", "--blocking-factor=128"),
         *([f"--strip-components={request.prefix.count('/') + 1}"] if request.prefix else []),
     ]
-    confine(request.target)
+    confine(request.target, shown, frozenset({SYS_ADMIN}) if receive else frozenset())
     limits = Limits(request.size, request.members)
     policy = Policy(request.layout, limits, allow_devices=_owns_devices(), prefix=request.prefix)
     with contextlib.ExitStack() as stack:
@@ -112,7 +121,10 @@ def _tar(request: Request) -> Contents:
             decompressor = stack.enter_context(Program(decompress, stdin=0, stdout=subprocess.PIPE))
         descriptor = decompressor.output.fileno() if decompressor is not None else 0
         source = stack.enter_context(open(descriptor, "rb", CHUNK, closefd=False))
-        if request.target:
+        if receive:
+            guard = TarGuard(source, policy, receive=lambda name: _receiver(receive, request.streams.get(name)))
+            contents = _judge(guard, decompressor)
+        elif request.target:
             unpacker = stack.enter_context(Program(extract, stdin=subprocess.PIPE))
             contents = _pass_through(source, policy, unpacker, decompressor)
             unpacker.finish("it cannot be unpacked")
@@ -121,6 +133,23 @@ def _tar(request: Request) -> Contents:
         if decompressor is not None:
             decompressor.finish("it is damaged")
         return contents
+
+
+def _receiver(argv: list[str], directory: str | None) -> contextlib.AbstractContextManager[BinaryIO] | None:
+    return None if directory is None else _receiving([*argv, f"/target/{directory}"])
+
+
+@contextlib.contextmanager
+def _receiving(argv: list[str]) -> Iterator[BinaryIO]:
+    os.mkdir(argv[-1], 0o700)
+    with Program(argv, stdin=subprocess.PIPE) as receiver:
+        try:
+            with receiver.input:
+                yield receiver.input
+        except BrokenPipeError:
+            # It ends with the last command of the stream, or told what is wrong with it.
+            pass
+        receiver.finish("a stream cannot be received")
 
 
 def _pass_through(source: BinaryIO, policy: Policy, unpacker: Program, decompressor: Program | None) -> Contents:

@@ -21,6 +21,7 @@ from corral.server.auth.authority import Authority
 from corral.server.auth.guesses import Guesses
 from corral.server.auth.sessions import Sessions
 from corral.server.background import Background
+from corral.server.backups import volumes as volume_backups
 from corral.server.context import Context, Member
 from corral.server.db import upgrade
 from corral.server.db.database import Database, LocalDatabase
@@ -67,6 +68,7 @@ START_STEPS: tuple[Step, ...] = (
     instances.adopt,
     backups.sweep,
     guest_listener.start,
+    volume_backups.sweep,
     instances.autostart,
 )
 """What happens between the opening of the database and the first request, in this order."""
@@ -249,6 +251,7 @@ class Daemon:
         self._background.every(60.0, "storage pools", lambda: pools.retry_mounts(self.context))
         self._background.every(60.0, "volume snapshots", lambda: custom_snapshots.delete_expired(self.context))
         self._background.every(60.0, "expired backups", lambda: backups.delete_expired(self.context))
+        self._background.every(60.0, "volume backups", lambda: volume_backups.delete_expired(self.context))
         self._dispatcher.ready.set()
         self._lifetime.ready.set()
         systemd.notify("READY=1")

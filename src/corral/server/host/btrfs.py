@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import struct
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ _TREE_SEARCH = 0xD0009411
 _INO_LOOKUP = 0xD0009412
 _GET_SUBVOL_ROOTREF = 0xD000943D
 _INO_LOOKUP_USER = 0xD000943E
+_GET_SUBVOL_INFO = 0x81F8943C
+_SET_RECEIVED_SUBVOL = 0xC0C09425
+_RECEIVED_SIZE = 192
+_SUBVOL_INFO_SIZE, _SUBVOL_UUID_OFFSET = 504, 296
 _QUOTA_CTL = 0xC0109428
 _QGROUP_CREATE = 0x4010942A
 _QGROUP_LIMIT = 0x8030942B
@@ -200,6 +205,49 @@ def _set_read_only_fd(fd: int, read_only: bool) -> None:
     wanted = flags | _RDONLY if read_only else flags & ~_RDONLY
     if wanted != flags:
         fcntl.ioctl(fd, _SUBVOL_SETFLAGS, struct.pack("=Q", wanted))
+
+
+def seal_tree(path: str | Path) -> None:
+    """Make a subvolume and all that are nested in it read-only."""
+    path = Path(path)
+    for child in [*reversed(list_nested(path)), ""]:
+        with _nested_directory(path, child) as fd:
+            _set_read_only_fd(fd, True)
+
+
+def is_nested_read_only(path: str | Path, child: str) -> bool:
+    """Whether a subvolume nested in another is read-only."""
+    with _nested_directory(Path(path), child) as fd:
+        return bool(_get_flags(fd) & _RDONLY)
+
+
+def set_nested_read_only(path: str | Path, child: str, read_only: bool) -> None:
+    """Make a subvolume nested in another read-only or writable."""
+    with _nested_directory(Path(path), child) as fd:
+        _set_read_only_fd(fd, read_only)
+
+
+def move_into(source: str | Path, path: str | Path, child: str) -> None:
+    """Move a subvolume to a place in another one; what is there may be an empty directory or nothing."""
+    parent, _, name = child.rpartition("/")
+    with _nested_directory(Path(path), parent) as fd:
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(name, dir_fd=fd)
+        os.rename(source, name, dst_dir_fd=fd)
+
+
+def forget_origin(path: str | Path) -> None:
+    """Have a writable subvolume no longer found by the UUID of what it was received from."""
+    with _directory(path) as fd:
+        fcntl.ioctl(fd, _SET_RECEIVED_SUBVOL, bytearray(_RECEIVED_SIZE))
+
+
+def get_uuid(path: str | Path) -> str:
+    """The UUID of a subvolume."""
+    info = bytearray(_SUBVOL_INFO_SIZE)
+    with _directory(path) as fd:
+        fcntl.ioctl(fd, _GET_SUBVOL_INFO, info)
+    return str(uuid.UUID(bytes=bytes(info[_SUBVOL_UUID_OFFSET : _SUBVOL_UUID_OFFSET + 16])))
 
 
 def _tree_id(fd: int) -> int:

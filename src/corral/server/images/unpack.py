@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,17 @@ class _Report:
     templates: list[str]
     has_root: bool
     has_disk: bool
+    header: str | None
+    streams: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class BackupInspection:
+    """What a backup holds: the texts of its documents, and the names of its streams in their order."""
+
+    index: str
+    header: str | None
+    streams: list[str]
 
 
 async def inspect(files: ImageFiles) -> Inspection:
@@ -115,16 +126,31 @@ async def unpack(
         raise
 
 
-async def inspect_backup(path: Path) -> str:
-    """Read a backup to its end and judge every member; returns the text of its index.
+async def inspect_backup(path: Path) -> BackupInspection:
+    """Read a backup to its end and judge every member.
 
-    Raises InvalidRequest with the reason where the archive is hostile, damaged or no backup of a container.
+    Raises InvalidRequest with the reason where the archive is hostile, damaged or no backup.
     """
-    _refuse_squashfs(await in_thread(detect_format, path))
+    if await in_thread(detect_format, path) is Format.QCOW2:
+        raise InvalidRequest("The backup is refused: it is the disk of a virtual machine")
     report = await _run(path, "backup", None, SIZE_LIMIT, None)
     if report.document is None:
         raise InvalidRequest("Backup is missing at backup/index.yaml")
-    return report.document
+    return BackupInspection(report.document, report.header, report.streams)
+
+
+async def receive_streams(
+    path: Path, streams: Mapping[str, str], target: Path, progress: Progress | None = None
+) -> None:
+    """Receive streams of a backup, {member: new directory of the target}, in the order that they have in it.
+
+    `target` is a btrfs subvolume, the only thing that the streams can reach. Raises InvalidRequest, or OSError (ENOSPC)
+    where the space does not suffice; what came before is left to the caller.
+    """
+    try:
+        await _run(path, "backup", target, SIZE_LIMIT, progress, streams=streams)
+    except _TooLarge as error:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
 
 
 async def unpack_part(path: Path, part: str, target: Path, progress: Progress | None = None) -> None:
@@ -148,13 +174,14 @@ async def empty(directory: Path) -> None:
     await in_thread(_empty, directory)
 
 
-def _refuse_squashfs(kind: Format) -> None:
-    if kind in (Format.SQUASHFS, Format.QCOW2):
-        raise InvalidRequest("The backup is refused: only tar archives can be imported by this server")
-
-
-async def _run(
-    path: Path, layout: str, target: Path | None, limit: int, progress: Progress | None, prefix: str = ""
+async def _run(  # noqa: PLR0913  (what the helper is told)
+    path: Path,
+    layout: str,
+    target: Path | None,
+    limit: int,
+    progress: Progress | None,
+    prefix: str = "",
+    streams: Mapping[str, str] | None = None,
 ) -> _Report:
     kind = await in_thread(detect_format, path)
     if kind is Format.QCOW2:
@@ -167,6 +194,7 @@ async def _run(
         "size": limit,
         "members": MEMBER_LIMIT,
         "prefix": prefix,
+        "streams": dict(streams or {}),
     }
     archive = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:

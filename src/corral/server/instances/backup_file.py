@@ -5,23 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
+from corral.server.backups import archive
 from corral.server.context import Context
 from corral.server.host.threads import in_thread
 from corral.server.instances import render, root_volume, snapshot_store, store
 from corral.server.instances.model import Instance
 from corral.server.storage import volumes
 from corral.server.storage.model import Volume
-
-_Base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
-
-class _Dumper(_Base):  # type: ignore[misc]
-    """Writes what occurs twice twice: not every reader follows references."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
 
 
 async def write(context: Context, instance: Instance, volume: Volume | None = None) -> None:
@@ -71,15 +62,9 @@ async def compose(context: Context, instance: Instance, volume: Volume) -> dict[
     }
 
 
-def render_yaml(document: dict[str, Any]) -> str:
-    """A document as the files of an instance have it."""
-    text: str = yaml.dump(document, Dumper=_Dumper, default_flow_style=False, sort_keys=False)
-    return text
-
-
 def _write(path: Path, document: dict[str, Any]) -> None:
     temporary = path.with_name(".backup.yaml.new")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
     with open(fd, "w") as file:
-        file.write(render_yaml(document))
+        file.write(archive.render_yaml(document))
     temporary.rename(path)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from corral.errors import Forbidden, InvalidRequest
 from corral.server.db.database import Tx
 from corral.server.projects import limits, restrictions
-from corral.server.projects.contents import Contents, load
+from corral.server.projects.contents import Contents, Entity, load
 from corral.server.projects.model import Project
 from corral.server.projects.store import get_project, list_projects
 
@@ -35,6 +35,13 @@ def check(tx: Tx, project_name: str, what: str) -> None:
             restrictions.check(contents)
     except (Forbidden, InvalidRequest) as error:
         raise Forbidden(f"Failed checking if {what} allowed: {error}") from error
+
+
+def check_entity(tx: Tx, project_name: str, entity: Entity) -> None:
+    """Raise Forbidden where a restricted project allows nothing that is like this, as an instance's snapshot may be."""
+    project = get_project(tx, project_name)
+    if restrictions.is_restricted(project):
+        restrictions.check(Contents(project, (entity,), (), {}))
 
 
 def check_profile(tx: Tx, owner: str) -> None:

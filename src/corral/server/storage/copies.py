@@ -1,7 +1,7 @@
 """Copies of volumes: within a pool by its driver, between pools file by file, with snapshots or without."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +39,7 @@ async def create_copy(  # noqa: PLR0913  (what a copy is made of and where it go
     draft = volumes.draft(pool, project, name, source.type, wanted, source.description)
     size = keys.quota_of(wanted, pool.config, source.type)
     driver = open_driver(context.member, pool)
+    await volumes.refuse_leftover(context, draft)
     async with Rollback() as undo, pools.explain_full(context, pool):
         volume = await context.db.write(volumes.insert, draft)
         undo.add(context.db.write, store.delete_volume, volume.id)
@@ -48,6 +49,30 @@ async def create_copy(  # noqa: PLR0913  (what a copy is made of and where it go
         for one in with_snapshots:
             await copy_snapshot(context, source, volume, one)
         await _copy(driver, _contents(context, source, snapshot), target, size, local=source.pool.id == pool.id)
+        await context.db.write(_finish, volume, note)
+        undo.commit()
+    return replace(volume, pending="")
+
+
+async def create_filled(
+    context: Context,
+    draft: Volume,
+    fill: Callable[[Volume], Awaitable[None]],
+    note: Callable[[Tx, Volume], None] | None = None,
+) -> Volume:
+    """Make a volume that `fill` makes on the disk, with its snapshots; what came so far goes where that fails.
+
+    `note` writes what else belongs to the volume in the transaction that finishes it.
+    """
+    driver = open_driver(context.member, draft.pool)
+    await volumes.refuse_leftover(context, draft)
+    async with Rollback() as undo, pools.explain_full(context, draft.pool):
+        volume = await context.db.write(volumes.insert, draft)
+        undo.add(context.db.write, store.delete_volume, volume.id)
+        target = volumes.stored(context.member, volume)
+        undo.add(driver.delete_volume, target)
+        undo.add(remove_snapshots, driver, target)
+        await fill(volume)
         await context.db.write(_finish, volume, note)
         undo.commit()
     return replace(volume, pending="")

@@ -1,12 +1,16 @@
 """Custom volumes: what clients make, rename and delete by the API, apart from the volumes of instances and images."""
 
+import contextlib
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 
 from corral.errors import InvalidRequest
 from corral.server.context import Context
 from corral.server.db import references
 from corral.server.events.model import Lifecycle
-from corral.server.storage import custom_snapshots, server_volumes, snapshot_store, volumes
+from corral.server.host.threads import in_thread
+from corral.server.storage import custom_snapshots, model, server_volumes, snapshot_store, volumes
 from corral.server.storage.keys import quoted
 from corral.server.storage.model import Volume, VolumeType
 
@@ -42,6 +46,8 @@ async def rename(context: Context, volume: Volume, name: str) -> Volume:
     await _check_unused(context, volume, "renamed")
     async with context.locks.hold("volume", volume.id):
         renamed = await volumes.rename(context, volume, name)
+        backups = model.custom_backups_dir(context.member, volume)
+        await in_thread(_move_backups, backups, model.custom_backups_dir(context.member, renamed))
     context.events.publish(
         Lifecycle("storage-volume-renamed", volumes.url_of(renamed), volume.project, {"old_name": volume.name})
     )
@@ -57,11 +63,19 @@ async def delete(context: Context, volume: Volume) -> None:
         for snapshot in await context.db.read(snapshot_store.list_snapshots, [volume]):
             await custom_snapshots.delete(context, snapshot)
         await volumes.delete(context, volume)
+        await in_thread(shutil.rmtree, model.custom_backups_dir(context.member, volume), ignore_errors=True)
     else:
         raise InvalidRequest(
             f"Storage volumes of type {quoted(volume.type.value)} cannot be deleted with the storage API"
         )
     _publish(context, "storage-volume-deleted", volume)
+
+
+def _move_backups(old: Path, new: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        # What is there belongs to a volume that is gone.
+        shutil.rmtree(new, ignore_errors=True)
+        old.rename(new)
 
 
 async def _check_unused(context: Context, volume: Volume, action: str) -> None:

@@ -26,7 +26,7 @@ def check_custom(volume: Volume) -> None:
 async def create(context: Context, volume: Volume, name: str, expires_at: datetime | None) -> None:
     """Keep the present contents of a volume; the name is `snapN` where none is given. Raises AlreadyExists."""
     if name:
-        _validate_name(name)
+        validate_name(name)
     pools.check_usable(context, volume.pool)
     expiry = format_expiry(expires_at) if expires_at else _default_expiry(volume)
     await server_volumes.check_unused(context, volume, "snapshotted")
@@ -40,7 +40,8 @@ async def create(context: Context, volume: Volume, name: str, expires_at: dateti
     _publish(context, "storage-volume-snapshot-created", volume, snapshot.name)
 
 
-def _validate_name(name: str) -> None:
+def validate_name(name: str) -> None:
+    """Raise InvalidRequest for a name that no snapshot of a volume can have."""
     if "/" in name or name in (".", "..") or any(character.isspace() for character in name):
         raise InvalidRequest(f"Invalid snapshot name {quoted(name)}: it cannot have slashes and white space")
     if "\0" in name or len(name.encode()) > 200:
@@ -60,6 +61,14 @@ def format_expiry(moment: datetime | None) -> str | None:
     return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+def parse_expiry(text: str | None) -> str | None:
+    """An expiry as a backup has it, as rows keep it. Raises InvalidRequest."""
+    try:
+        return format_expiry(datetime.fromisoformat(text)) if text and not text.startswith("0001-") else None
+    except ValueError:
+        raise InvalidRequest(f"Invalid time {text!r}: give it as in 2026-01-31T12:00:00Z") from None
+
+
 async def update(context: Context, snapshot: VolumeSnapshot, description: str, expires_at: datetime | None) -> None:
     """Change a snapshot's description and expiry. The volume's part of an instance's snapshot keeps its expiry."""
     if snapshot.volume.type is VolumeType.IMAGE:
@@ -73,7 +82,7 @@ async def rename(context: Context, snapshot: VolumeSnapshot, name: str) -> None:
     """Give a snapshot another name. Raises AlreadyExists."""
     if not name:
         raise InvalidRequest("No name provided")
-    _validate_name(name)
+    validate_name(name)
     async with context.locks.hold("volume", snapshot.volume.id), Rollback() as undo:
         await context.db.write(snapshot_store.rename_snapshot, snapshot, name)
         undo.add(context.db.write, snapshot_store.rename_snapshot, snapshot, snapshot.name)

@@ -121,3 +121,42 @@ class ReclaimsSpace(Protocol):
 
     async def reclaim(self) -> bool:
         """Wait a little for deleted data to become free; says whether more can be written than before."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentPart:
+    """One of the trees that a volume and its snapshots consist of, frozen to be sent.
+
+    `snapshot` is empty for the volume itself; `path` is `/`, or `/a/b` for what is nested there. `uuid` tells receivers
+    of a migration what it is. `command` writes it to standard output, the same bytes each time.
+    """
+
+    snapshot: str
+    path: str
+    read_only: bool
+    uuid: str
+    command: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedPart:
+    """One of those trees that was received into a directory, where it is the only entry."""
+
+    snapshot: str
+    path: str
+    read_only: bool
+    directory: Path
+
+
+@runtime_checkable
+class SendsVolumes(Protocol):
+    """Can write volumes in a form of its own, and make volumes of that again.
+
+    Both work in a scratch volume, which the caller makes and deletes.
+    """
+
+    async def freeze(self, volume: StoredVolume, snapshots: Sequence[str], scratch: StoredVolume) -> list[SentPart]:
+        """Freeze what a volume and its snapshots hold now; parts are to be sent in the order of the list."""
+
+    async def settle(self, parts: Sequence[ReceivedPart], volume: StoredVolume) -> None:
+        """Put what was received in its places: the volume and its snapshots, none of which may exist."""

@@ -101,6 +101,12 @@ def validate_volume(config: Mapping[str, str], name: str, kind: VolumeType, cont
         raise InvalidRequest("security.unmapped and security.shifted are mutually exclusive")
 
 
+def fits_custom(name: str) -> bool:
+    """Whether a custom volume can have a key at all: those of other drivers' volumes do not fit."""
+    key = VOLUME_KEYS.find(name)
+    return VOLUME_KEYS.is_free(name) or (key is not None and (not key.applies or "custom" in key.applies))
+
+
 def _is_true(config: Mapping[str, str], name: str) -> bool:
     return bool(config.get(name)) and BOOL.parse(config[name])
 

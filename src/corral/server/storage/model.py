@@ -178,6 +178,11 @@ def snapshot_path(volume: Path, snapshot: str) -> Path:
     return volume.parent.with_name(f"{volume.parent.name}-snapshots") / volume.name / snapshot
 
 
+def custom_backups_dir(member: Member, volume: Volume) -> Path:
+    """Where the backups of a custom volume are."""
+    return member.state_dir / "backups" / "custom" / volume.pool.name / volume.storage_name
+
+
 PARTIAL, FORMER = ".partial-", ".former-"
 
 

@@ -1,11 +1,12 @@
 """Volumes: made empty or from an image, mounted, resized, renamed, updated, deleted."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from corral.api.urls import url
-from corral.errors import CommandFailed, InvalidRequest
+from corral.errors import AlreadyExists, CommandFailed, InvalidRequest
 from corral.server.context import Context, Member
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle
@@ -38,6 +39,23 @@ def draft(
     return Volume(0, pool, project, name, kind, config=completed, description=description, pending="create")
 
 
+async def refuse_leftover(context: Context, draft: Volume) -> None:
+    """Raise AlreadyExists where something lies in a new volume's place that the database does not know.
+
+    It may be all that is left after a database was lost: it is asked before a row is made, since what belongs to a row
+    in the making is removed when that fails.
+    """
+    directory = path(context.member, draft)
+    if await in_thread(os.path.lexists, directory):
+        known = await context.db.read(store.find_volume, draft.pool, draft.project, draft.name, draft.type)
+        if known is None:
+            daemon = "lxd" if context.member.product.name == "lxd" else "corrald"
+            raise AlreadyExists(
+                f"Volume {keys.quoted(draft.name)} is on storage pool {keys.quoted(draft.pool.name)} and not in the"
+                f" database: bring it back with `{daemon} recover`, or remove {directory}"
+            )
+
+
 async def create_from_image(  # noqa: PLR0913  (the shape that instances were promised)
     context: Context,
     pool_name: str,
@@ -55,6 +73,7 @@ async def create_from_image(  # noqa: PLR0913  (the shape that instances were pr
     planned = draft(pool, project, name, type, config or {})
     size = keys.quota_of(config or {}, pool.config, type)
     driver = open_driver(context.member, pool)
+    await refuse_leftover(context, planned)
     async with Rollback() as undo, pools.explain_full(context, pool):
         volume = await context.db.write(store.insert_volume, planned)
         undo.add(context.db.write, store.delete_volume, volume.id)
@@ -139,6 +158,7 @@ async def create_empty(  # noqa: PLR0913  (the shape that instances were promise
     planned = draft(pool, project, name, type, config or {}, description)
     size = keys.quota_of(config or {}, pool.config, type)
     driver = open_driver(context.member, pool)
+    await refuse_leftover(context, planned)
     async with Rollback() as undo, pools.explain_full(context, pool):
         volume = await context.db.write(insert, planned)
         undo.add(context.db.write, store.delete_volume, volume.id)

@@ -6,9 +6,11 @@ from corral.api import instances as wire
 from corral.api.instances import InstanceBackupPost, InstanceBackupsPost
 from corral.api.urls import url
 from corral.errors import NotFound
+from corral.server.backups import archive, kept, store
+from corral.server.backups.kept import Owner
+from corral.server.backups.store import NEVER, Backup
 from corral.server.events.model import format_time, utc_now
-from corral.server.instances import backup_store, backups
-from corral.server.instances.backup_store import NEVER, Backup
+from corral.server.instances import backups
 from corral.server.instances.model import Instance
 from corral.server.operations.model import Operation
 from corral.server.projects import permissions
@@ -29,16 +31,17 @@ def to_wire(backup: Backup) -> wire.InstanceBackup:
         name=backup.name,
         created_at=backup.created_at,
         expires_at=backup.expires_at or NEVER,
-        instance_only=backup.instance_only,
-        container_only=backup.instance_only,
+        instance_only=backup.alone,
+        container_only=backup.alone,
         optimized_storage=backup.optimized,
     )
 
 
-async def _load(request: Request, name: str, backup_name: str) -> tuple[Instance, Backup]:
+async def _load(request: Request, name: str, backup_name: str) -> tuple[Instance, Backup, Owner]:
     instance = await load(request, name)
+    owner = backups.owner_of(request.context, instance)
     try:
-        return instance, await request.db.read(backup_store.get_backup, instance.id, backup_name)
+        return instance, await request.db.read(store.get_backup, owner.table, owner.id, backup_name), owner
     except NotFound as error:
         raise NotFound(f"Load backup from database: {error}") from error
 
@@ -47,7 +50,7 @@ async def _load(request: Request, name: str, backup_name: str) -> tuple[Instance
 async def list_backups(request: Request, name: str) -> Listing[wire.InstanceBackup]:
     """List the backups of an instance."""
     instance = await load(request, name)
-    found = await request.db.read(backup_store.list_backups, instance.id)
+    found = await request.db.read(store.list_backups, store.INSTANCES, instance.id)
     return Listing(
         [to_wire(one) for one in found],
         lambda one: url(request.base, name, "backups", one.name, project=request.project),
@@ -60,11 +63,13 @@ async def create_backup(request: Request, name: str, body: InstanceBackupsPost) 
     instance = await load(request, name)
     await request.db.read(permissions.check_backups, request.project)
     if body.compression_algorithm:
-        backups.compressor(body.compression_algorithm)
-    wanted = body.name or await backups.next_name(request.context, instance)
-    backups.check_name(wanted)
+        archive.compressor(body.compression_algorithm)
+    wanted = body.name or await kept.next_name(request.context, backups.owner_of(request.context, instance))
+    archive.check_name(wanted)
     only = body.instance_only or body.container_only
-    new = Backup(0, instance.id, wanted, format_time(utc_now()), parse_expiry(body.expires_at) or "", only)
+    optimized = body.optimized_storage and await backups.can_optimize(request.context, instance)
+    expires_at = parse_expiry(body.expires_at) or ""
+    new = Backup(0, instance.id, wanted, format_time(utc_now()), expires_at, only, optimized)
     return request.start_on(
         {
             **resources(request, name, container=instance.is_container),
@@ -88,13 +93,13 @@ async def get_backup(request: Request, name: str, backup_name: str) -> wire.Inst
 @routes.post("/{backup_name}")
 async def rename_backup(request: Request, name: str, backup_name: str, body: InstanceBackupPost) -> Operation:
     """Rename a backup."""
-    instance, _ = await _load(request, name, backup_name)
-    backups.check_name(body.name)
+    instance, _, owner = await _load(request, name, backup_name)
+    archive.check_name(body.name)
     return request.start_on(
         resources(request, name, container=instance.is_container),
         "Renaming instance backup",
-        backups.rename_backup,
-        instance,
+        kept.rename,
+        owner,
         backup_name,
         body.name,
     )
@@ -103,12 +108,12 @@ async def rename_backup(request: Request, name: str, backup_name: str, body: Ins
 @routes.delete("/{backup_name}")
 async def delete_backup(request: Request, name: str, backup_name: str) -> Operation:
     """Delete a backup."""
-    instance, _ = await _load(request, name, backup_name)
+    instance, _, owner = await _load(request, name, backup_name)
     return request.start_on(
         resources(request, name, container=instance.is_container),
         "Removing instance backup",
-        backups.delete_backup,
-        instance,
+        kept.delete,
+        owner,
         backup_name,
     )
 
@@ -116,7 +121,7 @@ async def delete_backup(request: Request, name: str, backup_name: str) -> Operat
 @routes.get("/{backup_name}/export")
 async def export_backup(request: Request, name: str, backup_name: str) -> web.StreamResponse:
     """Get the archive of a backup."""
-    instance, backup = await _load(request, name, backup_name)
-    path = backups.path_of(request.context, instance, backup.name)
-    backups.publish(request.context, instance, backup.name, "retrieved")
+    instance, backup, owner = await _load(request, name, backup_name)
+    path = owner.path_of(backup.name)
+    kept.publish(request.context, owner, backup.name, "retrieved")
     return await files.send(request.raw, [SentFile("backup", f"{instance.name}-{backup.name}.backup", path)])

@@ -6,6 +6,7 @@ from corral.api import instances as wire
 from corral.api.instances import InstancePatch, InstancePost, InstancePut, InstancesPost, InstancesPut
 from corral.api.urls import url
 from corral.errors import Forbidden, InvalidRequest, NotFound, NotSupported
+from corral.server.backups.upload import Wanted
 from corral.server.host.threads import in_thread
 from corral.server.instances import (
     backup_import,
@@ -106,7 +107,7 @@ async def import_instance(request: Request) -> Operation:
     """Make an instance from a backup that is the body; its name and pool may be told by headers."""
     headers = request.raw.headers
     chunks = uploads.body_chunks(request.raw)
-    wanted = backup_import.Wanted(request.project, headers.get("X-LXD-name", ""), headers.get("X-LXD-pool", ""))
+    wanted = Wanted(request.project, headers.get("X-LXD-name", ""), headers.get("X-LXD-pool", ""))
     upload = await backup_import.receive(request.context, chunks, wanted)
     return request.start_on(
         resources(request, upload.name, container=True),

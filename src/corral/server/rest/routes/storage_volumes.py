@@ -11,11 +11,15 @@ from corral.api.storage import (
 )
 from corral.api.urls import url
 from corral.errors import Forbidden, InvalidRequest, NotSupported
+from corral.server.backups import volumes as backups
+from corral.server.backups.index import CUSTOM
+from corral.server.backups.upload import Wanted, receive
 from corral.server.operations.model import Operation
+from corral.server.rest import uploads
 from corral.server.rest.request import Request
 from corral.server.rest.responses import Created, Listing
 from corral.server.rest.routing import Routes
-from corral.server.storage import custom, custom_copies, custom_snapshots, scope, store, volumes
+from corral.server.storage import custom, custom_copies, custom_snapshots, pools, scope, store, volumes
 from corral.server.storage.keys import quoted
 from corral.server.storage.model import ContentType, Volume, VolumeType
 
@@ -68,7 +72,20 @@ async def list_volumes_of_type(request: Request, pool: str, type: str) -> Listin
     return await _listing(request, pool, [VolumeType.parse(type)])
 
 
-@routes.post("")
+async def import_volume(request: Request) -> Operation:
+    """Make a custom volume from a backup that is the body; its name may be told by a header."""
+    pool, type = request.arguments["pool"], request.arguments.get("type", VolumeType.CUSTOM.value)
+    if type != VolumeType.CUSTOM.value:
+        raise InvalidRequest(f"Currently not allowed to create storage volumes of type {quoted(type)}")
+    project = await request.db.read(scope.project_of, request.requested_project, VolumeType.CUSTOM)
+    wanted = Wanted(project, request.raw.headers.get("X-LXD-name", ""), pool)
+    await pools.get_usable(request.context, pool)
+    upload = await receive(request.context, uploads.body_chunks(request.raw), wanted, CUSTOM)
+    resources = {"storage_volumes": [upload.name]}
+    return request.start_on(resources, "Restoring custom volume backup", backups.import_volume, upload)
+
+
+@routes.post("", upload=import_volume)
 async def create_volume(request: Request, pool: str, body: StorageVolumesPost) -> Operation | None:
     """Create a custom volume; its type is in the body."""
     if not body.name:
@@ -78,7 +95,7 @@ async def create_volume(request: Request, pool: str, body: StorageVolumesPost) -
     return await _create(request, pool, body.type, body)
 
 
-@routes.post("/{type}")
+@routes.post("/{type}", upload=import_volume)
 async def create_volume_of_type(request: Request, pool: str, type: str, body: StorageVolumesPost) -> Operation | None:
     """Create a custom volume."""
     return await _create(request, pool, type, body)

@@ -14,8 +14,8 @@ from corral.server.host import btrfs, command, loopdev, mount
 from corral.server.host.threads import in_thread
 from corral.server.keys import BOOL, SIZE, STRING, Config, Key, KeyTable
 from corral.server.rollback import Rollback
-from corral.server.storage import tree
-from corral.server.storage.driver import PoolSite, Space, StoredVolume
+from corral.server.storage import btrfs_streams, tree
+from corral.server.storage.driver import PoolSite, ReceivedPart, SentPart, Space, StoredVolume
 
 SIZE_KEY = Key("size", SIZE, scope="local", doc="Size of the loop file, such as 20GiB; it can grow later.")
 WIPE = Key("source.wipe", BOOL, default="false", scope="local", doc="Whether to overwrite what is on a block device.")
@@ -201,6 +201,12 @@ class BtrfsDriver:
 
     async def seal_volume(self, volume: StoredVolume) -> None:
         await in_thread(btrfs.set_read_only, volume.path, True)
+
+    async def freeze(self, volume: StoredVolume, snapshots: Sequence[str], scratch: StoredVolume) -> list[SentPart]:
+        return await in_thread(btrfs_streams.freeze, volume, snapshots, scratch.path)
+
+    async def settle(self, parts: Sequence[ReceivedPart], volume: StoredVolume) -> None:
+        await in_thread(btrfs_streams.settle, parts, volume)
 
     async def reclaim(self) -> bool:
         # A commit lets the kernel's cleaner take a deleted subvolume apart; only the commit after that frees its space.
