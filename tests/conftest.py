@@ -50,6 +50,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Enter the scene before anything is started and while this process has one thread."""
     if session.config.option.collectonly or os.geteuid() != 0:
         return
+    if any("cloud_image" in getattr(item, "fixturenames", ()) for item in session.items):
+        # From the host's mirror, which the scene does not reach.
+        images.debian_cloud()
     if any(_folder(item) in ON_A_KERNEL for item in session.items):
         scene.enter()
 
@@ -76,6 +79,18 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Programs:
 def busybox_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A unified busybox image."""
     return images.busybox(tmp_path_factory.mktemp("images") / "busybox.tar")
+
+
+@pytest.fixture(scope="module")
+def cloud_image(daemon: Daemon) -> str:
+    """The alias of our own Debian image with cloud-init, imported into the daemon."""
+    metadata, root = images.debian_cloud()
+    client_of(daemon)("image", "import", metadata, root, "--alias", "debian/12/cloud", timeout_s=300)
+    with daemon.api() as api:
+        # The pool's copy of the image is made with the first instance.
+        api.create("first", "debian/12/cloud")
+        api.delete("first")
+    return "debian/12/cloud"
 
 
 @pytest.fixture(scope="module")
@@ -194,8 +209,9 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     # Fixtures of the module come first: what they make is not this test's.
-    if "daemon" in request.fixturenames:
-        request.getfixturevalue("daemon")
+    for name in ("daemon", "cloud_image"):
+        if name in request.fixturenames:
+            request.getfixturevalue(name)
     known = list(_daemons)
     before = leaks.snapshot(known)
     read = {daemon: daemon.log_size() for daemon in known}

@@ -4,6 +4,7 @@ import pytest
 
 from corral.cli.commands.config_trust import encode_token
 from corral.cli.commands.console import Detach
+from corral.cli.commands.image_build import parse_recipe
 from corral.cli.commands.monitor import format_pretty
 from corral.cli.commands.remote_add import decode_token, normalize_address
 from corral.cli.commands.storage import _users
@@ -11,6 +12,19 @@ from corral.cli.commands.storage_volume_devices import parse_volume
 from corral.cli.session import order, parse_device_overrides, parse_settings, pick
 from corral.cli.times import format_local, format_long_utc, format_utc, is_set
 from corral.errors import CorralError
+
+
+def test_recipes() -> None:
+    assert parse_recipe("debian/12", "") == ("debian", "12", "default")
+    assert parse_recipe("debian/12/cloud", "") == ("debian", "12", "cloud")
+    assert parse_recipe("debian/12", "minimal") == ("debian", "12", "minimal")
+    assert parse_recipe("debian/12/cloud", "cloud") == ("debian", "12", "cloud")
+    assert parse_recipe("busybox", "") == ("busybox", "", "default")
+    with pytest.raises(CorralError, match="Two variants"):
+        parse_recipe("debian/12/cloud", "minimal")
+    for nonsense in ("", "/12", "debian/12/cloud/more"):
+        with pytest.raises(CorralError, match="Say what to build"):
+            parse_recipe(nonsense, "")
 
 
 def test_settings() -> None:
