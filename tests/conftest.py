@@ -226,7 +226,13 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     added = leaks.added_since(before, known)
     if any(daemon not in known for daemon in _daemons):
         return  # it started a daemon that outlives it, which the module's end checks
-    assert not added, "left behind:\n" + "\n".join(added)
+    assert not added, "left behind:\n" + "\n".join([*added, *_log_of_helpers(read)])
+
+
+def _log_of_helpers(read: dict[Daemon, int]) -> list[str]:
+    """What the daemons logged of the programs that they run beside containers."""
+    lines = [line for daemon, offset in read.items() for line in daemon.log_since(offset).splitlines()]
+    return [line for line in lines if "dnsmasq" in line or "put right" in line][-20:]
 
 
 @pytest.fixture(autouse=True)

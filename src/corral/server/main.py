@@ -32,7 +32,7 @@ from corral.server.images import delete as images
 from corral.server.images import update as image_updates
 from corral.server.images.model import ImageDeleted, ImageRefreshed, ImageReplaced
 from corral.server.images.preferences import Preferences, ServerPreferences
-from corral.server.instances import backups, image_source
+from corral.server.instances import backup_file, backups, image_source
 from corral.server.instances import boot as instances
 from corral.server.lifetime import Lifetime
 from corral.server.locks import Locks
@@ -250,6 +250,7 @@ class Daemon:
         self._background.every(3600.0, "newer images", lambda: image_updates.update_all(self.context))
         self._background.every(60.0, "storage pools", lambda: pools.retry_mounts(self.context))
         self._background.every(60.0, "volume snapshots", lambda: custom_snapshots.delete_expired(self.context))
+        self._background.every(60.0, "backup files", lambda: backup_file.write_outdated(self.context))
         self._background.every(60.0, "expired backups", lambda: backups.delete_expired(self.context))
         self._background.every(60.0, "volume backups", lambda: volume_backups.delete_expired(self.context))
         self._dispatcher.ready.set()

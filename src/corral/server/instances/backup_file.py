@@ -1,5 +1,7 @@
 """backup.yaml in an instance's volume: its whole description, from which it can be recovered without the database."""
 
+import errno
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,42 @@ from corral.server.instances.model import Instance
 from corral.server.storage import volumes
 from corral.server.storage.model import Volume
 
+log = logging.getLogger(__name__)
+
+
+class Outdated(set[int]):
+    """The ids of instances whose file lags behind, since their volume was full when it was to be written."""
+
 
 async def write(context: Context, instance: Instance, volume: Volume | None = None) -> None:
-    """Write the file anew. Where the volume is gone there is nothing to do."""
+    """Write the file anew. Where the volume is gone there is nothing to do.
+
+    A full volume is no error: the old file stays until there is room (`write_outdated`), and what the user does to get
+    out of it (deleting snapshots, a larger size) goes on.
+    """
     found = volume or await root_volume.find(context, instance)
     if found is None:
         return
     document = await compose(context, instance, found)
-    await in_thread(_write, volumes.path(context.member, found) / "backup.yaml", document)
+    try:
+        await in_thread(_write, volumes.path(context.member, found) / "backup.yaml", document)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        log.warning("The volume of %s is full: its backup.yaml waits for room", instance.storage_name)
+        context.parts[Outdated].add(instance.id)
+    else:
+        context.parts[Outdated].discard(instance.id)
+
+
+async def write_outdated(context: Context) -> None:
+    """Write the files again that could not be written."""
+    for instance_id in list(context.parts[Outdated]):
+        instance = await context.db.read(store.find_instance, instance_id)
+        if instance is None:
+            context.parts[Outdated].discard(instance_id)
+        else:
+            await write(context, instance)
 
 
 async def compose(context: Context, instance: Instance, volume: Volume) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from corral.server.instances import (
     delete,
     exits,
     facts,
+    host_limits,
     hotplug,
     keys,
     reactions,
@@ -29,6 +30,7 @@ from corral.server.instances import (
     stop,
     store,
 )
+from corral.server.instances.backup_file import Outdated
 from corral.server.instances.container import runtime
 from corral.server.instances.files import FileServers
 from corral.server.instances.guest_events import GuestEvents
@@ -56,11 +58,14 @@ async def add_parts(context: Context) -> None:
     """Find out what the host offers and make the daemon's parts for instances."""
     found = await in_thread(facts.detect)
     context.parts.add(found, HostFacts)
+    if not found.in_user_namespace:
+        await in_thread(host_limits.raise_host_limits)
     context.parts.add(await in_thread(_host_ids))
     context.parts.add(Running())
     context.parts.add(await Inventory.open(context.db))
     context.parts.add(GuestEvents())
     context.parts.add(Collected())
+    context.parts.add(Outdated())
     context.parts.add(FileServers())
     context.parts.add(Zygote()).ensure_started()
     hotplug.add_part(context)

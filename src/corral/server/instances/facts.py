@@ -8,6 +8,7 @@ from corral.errors import Forbidden
 from corral.product import Product
 from corral.server.host import cgroup, features, sysfs
 from corral.server.host.idmap import parse_raw_idmap
+from corral.server.instances import host_limits
 from corral.server.instances.keys import parse_raw_lxc
 from corral.server.instances.spec import HostFacts
 from corral.units import is_true
@@ -45,6 +46,7 @@ def detect() -> HostFacts:
         hierarchies=hierarchies,
         memory_total=sysfs.get_total_memory(),
         cpus=tuple(sysfs.list_usable_cpus()),
+        shares=host_limits.list_shares(),
         numa_nodes={cpu.number: cpu.numa_node for cpu in sysfs.list_cpus()},
         has_swap_limit=cgroup.supports_swap_limit(hierarchies),
         passthrough=tuple((path, os.path.isdir(path)) for path in _PASSTHROUGH if os.path.exists(path)),

@@ -31,6 +31,8 @@ class HostFacts:
     lxcfs_dir: str = "/var/lib/lxcfs"
     in_user_namespace: bool = False
     has_mqueue: bool = True
+    shares: tuple[tuple[str, str], ...] = ()
+    """Settings of each unprivileged container's namespace: what it may take of what all share."""
     numa_nodes: Mapping[int, int] = field(default_factory=dict)
     """The NUMA node of each CPU."""
 
@@ -106,7 +108,10 @@ def compose(
         ),
         mount_hooks=(nvidia.HOOK,) if nvidia.is_wanted(config) else (),
         prlimits=_family(config, "limits.kernel."),
-        sysctls=_family(config, "linux.sysctl."),
+        sysctls=tuple(
+            # A privileged container has the host's own settings.
+            {**dict(facts.shares if idmap[0] is not None else ()), **dict(_family(config, "linux.sysctl."))}.items()
+        ),
         nics=tuple(one.nic for one in attachments if one.nic is not None),
         mounts=tuple(mount for one in attachments for mount in one.mounts),
         device_rules=tuple(rule for one in attachments for rule in one.rules),

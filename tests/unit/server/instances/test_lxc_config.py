@@ -221,3 +221,12 @@ def test_guest_api() -> None:
     lines = lxc_config(compose(instance(), FACTS, paths, (IDMAP, True), []), FACTS).splitlines()
     assert "lxc.mount.entry = /var/lib/with\\040space/devlxd dev/lxd none bind,ro,create=dir 0 0" in lines
     assert not [line for line in rendered() if "dev/lxd" in line]
+
+
+def test_shares_of_what_containers_have_in_common() -> None:
+    shared = replace(FACTS, shares=(("user.max_inotify_instances", "100"),))
+    assert "lxc.sysctl.user.max_inotify_instances = 100" in rendered(shared)
+    assert not any("max_inotify" in line for line in rendered(shared, privileged=True))
+    # Who sets it has their way.
+    own = rendered(shared, linux__sysctl__user__max_inotify_instances="7")
+    assert [line for line in own if "max_inotify" in line] == ["lxc.sysctl.user.max_inotify_instances = 7"]
