@@ -1,12 +1,18 @@
-"""Attaches a command to a privileged container through liblxc, which applies its capabilities, seccomp and AppArmor.
+"""Attaches a command to a container through liblxc, which applies its capabilities, seccomp and AppArmor.
 
-A container without a user namespace is held by nothing else, so its commands must get exactly what its init got.
-Runs in a child of the zygote, which stays as the parent of the command and passes its end on.
+A container without a user namespace is held by nothing else, so its commands must get exactly what its init got; so
+must those of one whose system calls are filtered or intercepted. Runs in a child of the zygote, which stays as the
+parent of the command and passes its end on.
 """
 
 import ctypes
 import os
+import signal
+from collections.abc import Callable
 from typing import Any
+
+ATTEMPTS = 5
+"""liblxc 5.0 mixes two messages up where a new process is faster than its parent; then nothing was executed."""
 
 _ATTACH_DEFAULT = 0x0000FFFF
 _CLEAR_ENVIRONMENT = 1
@@ -60,10 +66,6 @@ class _Options(ctypes.Structure):
     ]
 
 
-class _Command(ctypes.Structure):
-    _fields_ = [("program", ctypes.c_char_p), ("argv", ctypes.c_void_p)]
-
-
 class AttachFailed(Exception):
     """liblxc could not attach; its log has the reason."""
 
@@ -75,8 +77,11 @@ def _strings(values: list[str]) -> Any:
     return array
 
 
-def start(request: dict[str, Any], stdio: list[int]) -> int:
-    """Start the command and return its pid; it is a child of this process. Raises AttachFailed."""
+_Function = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+
+
+def start(request: dict[str, Any], stdio: list[int], execute: Callable[[list[str], dict[str, str]], int]) -> int:
+    """Start the command by `execute` and return its pid; it is a child of this process. Raises AttachFailed."""
     place = request["attach"]
     liblxc = ctypes.CDLL("liblxc.so.1", use_errno=True)
     liblxc.lxc_container_new.restype = ctypes.POINTER(_Container)
@@ -90,9 +95,7 @@ def start(request: dict[str, Any], stdio: list[int]) -> int:
     load = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_char_p)(methods[_FUNCTIONS_BEFORE_LOAD_CONFIG])
     if not load(pointer, os.fsencode(place["config"])):
         raise AttachFailed(f"liblxc cannot read {place['config']}")
-    argv = _strings(request["argv"])
     environment = _strings([f"{name}={value}" for name, value in request["env"].items()])
-    command = _Command(argv[0], ctypes.cast(argv, ctypes.c_void_p))
     groups = (ctypes.c_uint * max(1, len(request["groups"])))(*request["groups"])
     options = _Options(
         attach_flags=_ATTACH_DEFAULT,
@@ -109,11 +112,35 @@ def start(request: dict[str, Any], stdio: list[int]) -> int:
         log_fd=-9,
         groups=_Groups(len(request["groups"]), ctypes.cast(groups, ctypes.c_void_p)),
     )
-    pid = ctypes.c_int(-1)
     attach = ctypes.CFUNCTYPE(
-        ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p
+        ctypes.c_int, ctypes.c_void_p, _Function, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p
     )(methods[_FUNCTIONS_BEFORE_ATTACH])
-    run = ctypes.cast(liblxc.lxc_attach_run_command, ctypes.c_void_p)
-    if attach(pointer, run, ctypes.byref(command), ctypes.byref(options), ctypes.byref(pid)) < 0:
-        raise AttachFailed("liblxc could not attach to the container")
-    return pid.value
+    pid = ctypes.c_int(-1)
+    for _ in range(ATTEMPTS):
+        gate, opener = os.pipe2(os.O_CLOEXEC)
+        run = _Function(_when_told(gate, opener, lambda: execute(request["argv"], request["env"])))
+        try:
+            if attach(pointer, run, None, ctypes.byref(options), ctypes.byref(pid)) >= 0:
+                os.write(opener, b"!")
+                return pid.value
+        finally:
+            os.close(gate)
+            os.close(opener)
+    raise AttachFailed("liblxc could not attach to the container")
+
+
+def _when_told(gate: int, opener: int, execute: Callable[[], int]) -> Callable[[int | None], int]:
+    """What liblxc calls in the new process: nothing is executed before the attachment is known to be whole."""
+
+    def run(_: int | None) -> int:
+        code = 126
+        try:
+            os.close(opener)
+            if os.read(gate, 1) == b"!":
+                for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, signal.SIG_DFL)
+                code = execute()
+        finally:
+            os._exit(code)
+
+    return run

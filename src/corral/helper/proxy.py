@@ -18,6 +18,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from corral.helper.alone import go_on_alone
+
 _NAMES = {"net": 0x40000000, "mnt": 0x00020000, "user": 0x10000000}
 _PIPE_SIZE = 1 << 18
 _DATAGRAM = 65536
@@ -316,19 +318,6 @@ def _listen_elsewhere(setup: dict[str, Any]) -> list[socket.socket]:
     return listeners
 
 
-def _go_on_alone(log: str) -> None:
-    """Leave a child behind that serves, tell its pid and end: who started this process waits only so long."""
-    errors = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    pid = os.fork()
-    if pid:
-        print(pid, flush=True)
-        os._exit(0)
-    nothing = os.open("/dev/null", os.O_RDWR)
-    os.dup2(nothing, 0)
-    os.dup2(nothing, 1)
-    os.dup2(errors, 2)
-
-
 def main() -> None:
     """Run the proxy that the argument describes.
 
@@ -344,7 +333,7 @@ def main() -> None:
             listeners = _listen_elsewhere(setup)
         else:
             listeners = [listen(place, setup["owner"]) for place in setup["listen"]]
-        _go_on_alone(setup["log"])
+        go_on_alone(setup["log"])
         enter(setup["enter_connect"])
         loop = asyncio.new_event_loop()
         _drop_rights(setup["security_uid"], setup["security_gid"])

@@ -240,7 +240,7 @@ def run_attach(request: dict[str, Any], fds: list[int], report: int) -> NoReturn
     code = EXIT_NOT_EXECUTABLE
     try:
         os.setsid()
-        pid = attach.start(request, fds[1:4])
+        pid = attach.start(request, fds[1:4], try_exec)
         os.write(report, _REPORT.pack(pid, os.getpid(), 0))
         os.close(report)
         for fd in fds:

@@ -43,7 +43,7 @@ def _write(pid_file: Path, pid: int) -> None:
 
 async def stop(pid_file: Path) -> None:
     """End the helper of a pid file; nothing where there is none or it is gone."""
-    fd = await in_thread(_open, pid_file)
+    fd = await in_thread(find, pid_file)
     if fd is not None:
         try:
             with contextlib.suppress(ProcessLookupError):
@@ -57,7 +57,8 @@ async def stop(pid_file: Path) -> None:
     await in_thread(pid_file.unlink, missing_ok=True)
 
 
-def _open(pid_file: Path) -> int | None:
+def find(pid_file: Path) -> int | None:
+    """A pidfd of the helper of a pid file, which the caller closes; None where it is gone."""
     try:
         pid, ticks = map(int, pid_file.read_text().split())
         fd = os.pidfd_open(pid)

@@ -4,44 +4,124 @@ from collections.abc import Iterable, Sequence
 
 ENOSYS = 38
 DEFAULT_DENIED = ("kexec_load", "open_by_handle_at", "init_module", "finit_module", "delete_module")
-NEW_MOUNT_API = (
-    "fsopen",
-    "fsconfig",
-    "fsinfo",
-    "fsmount",
-    "fspick",
-    "open_tree",
-    "move_mount",
-    "mount_setattr",
-    "openat2",
+NEW_MOUNT_API = ("fsopen", "fsconfig", "fsinfo", "fsmount", "fspick", "open_tree", "move_mount", "openat2")
+"""System calls that make mounts in several steps; without them programs fall back to mount(2)."""
+
+COMPAT = (
+    "rt_sigaction",
+    "rt_sigreturn",
+    "ioctl",
+    "readv",
+    "writev",
+    "recvfrom",
+    "sendmsg",
+    "recvmsg",
+    "execve",
+    "ptrace",
+    "rt_sigpending",
+    "rt_sigtimedwait",
+    "rt_sigqueueinfo",
+    "sigaltstack",
+    "timer_create",
+    "mq_notify",
+    "kexec_load",
+    "waitid",
+    "set_robust_list",
+    "get_robust_list",
+    "vmsplice",
+    "move_pages",
+    "preadv",
+    "pwritev",
+    "rt_tgsigqueueinfo",
+    "recvmmsg",
+    "sendmmsg",
+    "process_vm_readv",
+    "process_vm_writev",
+    "setsockopt",
+    "getsockopt",
+    "io_setup",
+    "io_submit",
+    "execveat",
 )
+"""The system calls that the x32 ABI has a table entry of its own for."""
+
+_S_IFMT, _S_IFCHR, _S_IFBLK = 0o170000, 0o020000, 0o060000
+_RET_TRACE_OR_NOTIFY = 0x7FF00000
+_NEW_LISTENER = 1 << 3
+# The flags of mount(2) that may stand beside a file system's type; all others change or move what is mounted already.
+_NEW_MOUNT_FLAGS = (
+    0xC0ED0000  # the mark that old programs put there
+    | 1  # MS_RDONLY
+    | 2  # MS_NOSUID
+    | 4  # MS_NODEV
+    | 8  # MS_NOEXEC
+    | 16  # MS_SYNCHRONOUS
+    | 64  # MS_MANDLOCK
+    | 128  # MS_DIRSYNC
+    | 1024  # MS_NOATIME
+    | 2048  # MS_NODIRATIME
+    | 16384  # MS_REC
+    | 32768  # MS_SILENT
+    | 1 << 16  # MS_POSIXACL
+    | 1 << 21  # MS_RELATIME
+    | 1 << 24  # MS_STRICTATIME
+    | 1 << 25  # MS_LAZYTIME
+)
+_NOTIFIED = {
+    "mknod": (
+        f"mknod notify [1,{_S_IFCHR},SCMP_CMP_MASKED_EQ,{_S_IFMT}]",
+        f"mknod notify [1,{_S_IFBLK},SCMP_CMP_MASKED_EQ,{_S_IFMT}]",
+        f"mknodat notify [2,{_S_IFCHR},SCMP_CMP_MASKED_EQ,{_S_IFMT}]",
+        f"mknodat notify [2,{_S_IFBLK},SCMP_CMP_MASKED_EQ,{_S_IFMT}]",
+    ),
+    "sched_setscheduler": ("sched_setscheduler notify",),
+    "setxattr": ("setxattr notify [3,1,SCMP_CMP_EQ]",),
+    "sysinfo": ("sysinfo notify",),
+    "mount": (
+        f"mount notify [3,0,SCMP_CMP_MASKED_EQ,{~_NEW_MOUNT_FLAGS & (1 << 64) - 1}]",
+        *(f"{name} errno {ENOSYS}" for name in NEW_MOUNT_API),
+    ),
+    "bpf": tuple(f"bpf notify [0,{command},SCMP_CMP_EQ]" for command in (5, 8, 9)),
+}
+"""What has calls of these names handed over; of bpf(2) those that load, attach and detach programs."""
+
+
+def render_notified(names: Iterable[str]) -> list[str]:
+    """The lines that hand system calls over: for mknod, setxattr, mount, bpf, sched_setscheduler, sysinfo."""
+    lines = [line for name in names for line in _NOTIFIED[name]]
+    if not lines:
+        return []
+    # Nothing inside may put a listener or a tracer of its own in front of this one.
+    guards = [
+        f"seccomp errno 22 [1,{_RET_TRACE_OR_NOTIFY},SCMP_CMP_MASKED_EQ,{_RET_TRACE_OR_NOTIFY}]",
+        f"seccomp errno 22 [1,{_NEW_LISTENER},SCMP_CMP_MASKED_EQ,{_NEW_LISTENER}]",
+    ]
+    return guards + lines
 
 
 def render_deny_list(
     denied: Sequence[str] = (),
     *,
     with_default: bool = True,
-    notified: Iterable[str] = (),
-    no_new_mount_api: bool = False,
+    notified: Sequence[str] = (),
+    compat: bool = False,
 ) -> str:
     """A policy that allows all but the system calls in `denied` (lines of liblxc's syntax) and the default ones.
 
-    `notified` are lines for system calls that the daemon answers. `no_new_mount_api` makes programs fall back to
-    mount(2), which a policy can look into.
+    `notified` are lines for system calls that are handed over (render_notified). `compat` denies what the x32 ABI has
+    of its own.
     """
-    lines = ["2", "denylist"]
+    lines = ["2", "denylist", "[all]"]
     if with_default:
-        lines += ["[all]", "reject_force_umount  # comment this to allow umount -f;  not recommended", "[all]"]
+        lines += ["reject_force_umount  # comment this to allow umount -f;  not recommended", "[all]"]
         lines += [f"{name} errno {ENOSYS}" for name in DEFAULT_DENIED]
-    else:
-        lines.append("[all]")
-    if no_new_mount_api:
-        lines += [f"{name} errno {ENOSYS}" for name in NEW_MOUNT_API]
     lines += notified
-    lines += [line if " " in line.strip() else f"{line.strip()} errno {ENOSYS}" for line in denied if line.strip()]
+    if compat:
+        lines += ["[x32]", *(f"{name} errno {ENOSYS}" for name in COMPAT), "[all]"]
+    lines += [line for line in denied if line.strip()]
     return "\n".join(lines) + "\n"
 
 
-def render_allow_list(allowed: Sequence[str]) -> str:
-    """A policy that allows only the given system calls (lines of liblxc's syntax)."""
-    return "\n".join(["2", "allowlist", "[all]", *(line for line in allowed if line.strip())]) + "\n"
+def render_allow_list(allowed: Sequence[str], *, notified: Sequence[str] = ()) -> str:
+    """A policy that allows only the given system calls (lines of liblxc's syntax) and those that are handed over."""
+    return "\n".join(["2", "allowlist", "[all]", *(line for line in allowed if line.strip()), *notified]) + "\n"

@@ -21,6 +21,7 @@ from corral.server.instances import (
     facts,
     host_limits,
     hotplug,
+    interception,
     keys,
     reactions,
     rename,
@@ -36,6 +37,7 @@ from corral.server.instances.files import FileServers
 from corral.server.instances.guest_events import GuestEvents
 from corral.server.instances.hotplug import Followers
 from corral.server.instances.idmaps import HostIds
+from corral.server.instances.interception import Interceptors
 from corral.server.instances.inventory import Inventory
 from corral.server.instances.metrics import Collected
 from corral.server.instances.model import Instance, containers_dir, target_path
@@ -66,6 +68,7 @@ async def add_parts(context: Context) -> None:
     context.parts.add(GuestEvents())
     context.parts.add(Collected())
     context.parts.add(Outdated())
+    context.parts.add(Interceptors(context))
     context.parts.add(FileServers())
     context.parts.add(Zygote()).ensure_started()
     hotplug.add_part(context)
@@ -76,6 +79,7 @@ async def add_parts(context: Context) -> None:
 async def close_parts(context: Context) -> None:
     """Let go of what the parts hold; instances and their commands run on."""
     context.parts[Followers].close()
+    context.parts[Interceptors].close()
     context.parts[FileServers].close()
     await context.parts[Zygote].close()
     context.parts[Running].close()
@@ -131,6 +135,7 @@ async def _adopt(context: Context, instance: Instance) -> None:
         container.frozen = False
     context.parts[Running].add(container)
     hotplug.follow(context, instance)
+    await interception.adopt(context, instance)
     log.info("Container %s is running", instance.storage_name)
 
 
@@ -149,6 +154,7 @@ async def _ended_meanwhile(context: Context, instance: Instance) -> None:
     path = target_path(context.member, instance)
     told = await in_thread(path.exists)
     target = await in_thread(runtime.read_target, path) if told else "reboot"
+    await interception.stop(context, instance)
     await attach.detach_all(context, instance)
     if instance.ephemeral and target != "reboot":
         await delete.remove(context, instance)

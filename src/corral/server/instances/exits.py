@@ -6,7 +6,7 @@ from corral.errors import CorralError
 from corral.server.background import Background
 from corral.server.context import Context
 from corral.server.host.threads import in_thread
-from corral.server.instances import attach, busy, cpus, delete, files, hotplug, root_volume, start, store
+from corral.server.instances import attach, busy, cpus, delete, files, hotplug, interception, root_volume, start, store
 from corral.server.instances.container import runtime
 from corral.server.instances.model import Instance, seccomp_path, target_path
 from corral.server.instances.running import Running, RunningContainer
@@ -31,6 +31,7 @@ async def _clean_up(context: Context, instance: Instance, container: RunningCont
     hotplug.follow(context, instance)
     files.release(context, instance.id)
     target = await in_thread(runtime.read_target, target_path(member, instance))
+    await interception.stop(context, instance)
     forgotten = await attach.detach_all(context, instance)
     volume = await root_volume.find(context, instance)
     if volume is not None:

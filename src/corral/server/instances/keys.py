@@ -141,6 +141,19 @@ def _raw_lxc(text: str) -> str:
     return text
 
 
+def parse_fuse(text: str) -> dict[str, str]:
+    """The FUSE programs of `ext4=fuse2fs,ntfs=ntfs-3g` by file system; InvalidRequest for another form."""
+    programs = {}
+    for pair in text.split(",") if text else []:
+        name, given, program = pair.partition("=")
+        if not given or "=" in program or not name or not program:
+            raise InvalidRequest(
+                "security.syscalls.intercept.mount.fuse is not of the form 'filesystem=fuse-binary': " + pair
+            )
+        programs[name] = program
+    return programs
+
+
 PRIORITY = integer_between(0, 10)
 MEMORY: KeyType[str] = KeyType("size or percentage", _memory)
 ALLOWANCE: KeyType[str] = KeyType("percentage or time slice", _allowance)
@@ -273,10 +286,11 @@ _CONTAINER_KEYS = KeyTable(
     ),
     *(
         _container(f"security.syscalls.intercept.{word}", BOOL, "Handle these system calls", default="false")
-        for word in ("bpf", "bpf.devices", "mknod", "mount", "mount.shift", "sched_setscheduler", "setxattr")
+        for word in ("bpf", "bpf.devices", "mknod", "mount", "sched_setscheduler", "setxattr", "sysinfo")
     ),
     _container("security.syscalls.intercept.mount.allowed", STRING, "File systems it may mount", live=True),
-    _container("security.syscalls.intercept.mount.fuse", STRING, "File systems by FUSE programs", live=True),
+    _container("security.syscalls.intercept.mount.fuse", STRING, "FUSE programs: ext4=fuse2fs", live=True),
+    _container("security.syscalls.intercept.mount.shift", BOOL, "Mount by its id map", default="false", live=True),
 )
 _VM_KEYS = KeyTable(
     _vm("agent.nic_config", BOOL, "Let the agent name the interfaces", default="false"),

@@ -1,22 +1,30 @@
 """The seccomp policy of a container, from its config. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from corral.server.host import seccomp
 from corral.units import is_true
 
 
-def render_policy(config: Mapping[str, str]) -> str | None:
-    """The policy's text; None where the config asks for none at all."""
+def render_policy(config: Mapping[str, str], intercepted: Sequence[str] = ()) -> str | None:
+    """The policy's text; None where the config asks for none at all. `intercepted` are names of system calls."""
     raw = config.get("raw.seccomp")
     if raw:
         return raw if raw.endswith("\n") else raw + "\n"
-    allowed = config.get("security.syscalls.allow") or config.get("security.syscalls.whitelist")
+    notified = seccomp.render_notified(intercepted)
+    allowed = _value(config, "allow", "whitelist")
     if allowed:
-        return seccomp.render_allow_list(allowed.split("\n"))
-    denied = config.get("security.syscalls.deny") or config.get("security.syscalls.blacklist") or ""
-    default = config.get("security.syscalls.deny_default") or config.get("security.syscalls.blacklist_default")
+        return seccomp.render_allow_list(allowed.split("\n"), notified=notified)
+    denied = _value(config, "deny", "blacklist")
+    default = _value(config, "deny_default", "blacklist_default")
     with_default = not default or is_true(default)
-    if not with_default and not denied:
+    compat = is_true(_value(config, "deny_compat", "blacklist_compat"))
+    if not (with_default or denied or notified or compat):
         return None
-    return seccomp.render_deny_list(denied.split("\n") if denied else (), with_default=with_default)
+    return seccomp.render_deny_list(
+        denied.split("\n") if denied else (), with_default=with_default, notified=notified, compat=compat
+    )
+
+
+def _value(config: Mapping[str, str], name: str, old_name: str) -> str:
+    return config.get(f"security.syscalls.{name}") or config.get(f"security.syscalls.{old_name}") or ""

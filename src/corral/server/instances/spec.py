@@ -47,6 +47,8 @@ class Paths:
     seccomp: Path | None
     guest_api: Path | None = None
     """The directory that is shown as /dev/lxd."""
+    intercept: Path | None = None
+    """Where intercepted system calls are answered."""
 
     @property
     def config(self) -> Path:

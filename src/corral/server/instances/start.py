@@ -22,6 +22,7 @@ from corral.server.instances import (
     guests,
     hotplug,
     idmaps,
+    interception,
     nvidia,
     root_volume,
     running,
@@ -211,14 +212,19 @@ async def _apply_templates(state: _Start) -> None:
 async def _spawn(state: _Start, undo: Rollback) -> None:
     context, instance = state.context, state.instance
     member = context.member
-    policy = seccomp.render_policy(instance.expanded_config)
+    intercepted = await interception.prepare(context, instance)
+    policy = seccomp.render_policy(instance.expanded_config, intercepted)
     paths = Paths(
         root=state.directory / "rootfs",
         log_dir=log_dir(member, instance),
         target=target_path(member, instance),
         seccomp=seccomp_path(member, instance) if policy is not None else None,
         guest_api=guests.directory(member) if guests.is_offered(instance.expanded_config) else None,
+        intercept=interception.socket_path(context, instance) if intercepted else None,
     )
+    if intercepted:
+        undo.add(interception.stop, context, instance)
+        await interception.start(context, instance)
     host = context.parts[HostFacts]
     level = "trace" if member.debug else "warn"
     spec = compose(instance, host, paths, (state.idmap, state.idmapped_root), state.attached.attachments, level)

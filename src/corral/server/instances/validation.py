@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from corral.errors import InvalidRequest
 from corral.server.devices import registry
-from corral.server.instances.keys import KEYS, is_device_volatile
+from corral.server.instances.keys import KEYS, is_device_volatile, parse_fuse
 from corral.server.instances.model import InstanceType
 from corral.units import is_true
 
@@ -69,6 +69,14 @@ def _check_combinations(config: Mapping[str, str]) -> None:
         raise InvalidRequest("raw.seccomp is mutually exclusive with security.syscalls*")
     if allows and denies:
         raise InvalidRequest("security.syscalls.allow is mutually exclusive with security.syscalls.deny*")
+    if is_true(config.get("security.syscalls.intercept.mount")):
+        programs = parse_fuse(config.get("security.syscalls.intercept.mount.fuse", ""))
+        for name in config.get("security.syscalls.intercept.mount.allowed", "").split(","):
+            if name in programs:
+                raise InvalidRequest(
+                    f"Filesystem {name} cannot appear in security.syscalls.intercept.mount.allowed and "
+                    "security.syscalls.intercept.mount.fuse"
+                )
     if is_true(config.get("security.privileged")) and is_true(config.get("nvidia.runtime")):
         raise InvalidRequest("nvidia.runtime is incompatible with privileged containers")
 

@@ -94,7 +94,7 @@ def test_the_default_policy() -> None:
 
 def test_more_denied_system_calls() -> None:
     lines = seccomp.render_deny_list(["ptrace", "keyctl errno 1"], with_default=False).splitlines()
-    assert lines[2:] == ["[all]", "ptrace errno 38", "keyctl errno 1"]
+    assert lines[2:] == ["[all]", "ptrace", "keyctl errno 1"]
 
 
 def test_passed_sockets_are_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,8 @@ def _security(spec: InstanceSpec, facts: HostFacts) -> Iterator[str]:
     yield "lxc.apparmor.profile = unconfined"
     if spec.paths.seccomp is not None:
         yield f"lxc.seccomp.profile = {spec.paths.seccomp}"
+    if spec.paths.intercept is not None:
+        yield f"lxc.seccomp.notify.proxy = unix:{spec.paths.intercept}"
     if spec.idmap is not None:
         yield from spec.idmap.lxc_lines()
         return
