@@ -127,6 +127,36 @@ def busybox(file: Path) -> Path:
     return file
 
 
+BORROWED_FILES = {
+    "etc/inittab": ("::respawn:/bin/sleep 1000000\n", 0o644),
+    "etc/passwd": (
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+        0o644,
+    ),
+    "etc/group": ("root:x:0:\nnogroup:x:65534:\n", 0o644),
+    "etc/hosts": FILES["etc/hosts"],
+    "etc/resolv.conf": FILES["etc/resolv.conf"],
+    "etc/subuid": ("root:100000:65536\n", 0o644),
+    "etc/subgid": ("root:100000:65536\n", 0o644),
+}
+
+
+def borrowed(file: Path) -> Path:
+    """Write an image without programs, for a container that gets the host's /usr as a disk."""
+    with tarfile.open(file, "w") as archive:
+        _add(archive, "metadata.yaml", metadata("Borrowed", "1", "The host's programs").encode(), 0o644)
+        _add(archive, "templates", None, 0o755)
+        _add(archive, "templates/hostname.tpl", HOSTNAME_TEMPLATE.encode(), 0o644)
+        _add(archive, "rootfs", None, 0o755)
+        for name in ("dev", "etc", "proc", "root", "run", "srv", "sys", "tmp", "usr", "var", "var/lib", "var/log"):
+            _add(archive, f"rootfs/{name}", None, 0o1777 if name == "tmp" else 0o755)
+        for name in ("bin", "sbin", "lib", "lib64"):
+            _add(archive, f"rootfs/{name}", None, 0o777, f"usr/{name}")
+        for name, (text, mode) in BORROWED_FILES.items():
+            _add(archive, f"rootfs/{name}", text.encode(), mode)
+    return file
+
+
 def cache_dir() -> Path:
     """Where images that take long to build are kept between runs."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "corral-tests"

@@ -135,6 +135,15 @@ def test_hooks_of_the_user_find_programs(lxc: Client, make_instance: Make, tmp_p
     assert told.read_text() == "Linux\n"
 
 
+def test_nothing_in_the_place_of_an_inherited_device(lxc: Client, make_instance: Make) -> None:
+    name = make_instance(devices={"eth0": {"type": "none"}})
+    assert "eth0" not in run(lxc, name, "ip", "link")
+    lxc("config", "device", "remove", name, "eth0")
+    assert "eth0" in run(lxc, name, "ip", "link")
+    add(lxc, name, "eth0", "none")
+    assert "eth0" not in run(lxc, name, "ip", "link")
+
+
 def test_a_plugged_pair_is_gone_once_its_container_stopped(lxc: Client, daemon: Daemon, make_instance: Make) -> None:
     name = make_instance()
     links = [f"vgone{os.getpid() % 10000}n{number}" for number in range(2)]
