@@ -247,7 +247,7 @@ async def test_snapshots_of_custom_volumes_expire_and_are_swept(context: Context
     found = {one.name: one for one in await context.db.read(snapshot_store.list_snapshots, [volume])}
     assert sorted(found) == ["gone", "half", "kept", "snap0"]
     assert found["kept"].expires_at is not None
-    await custom_snapshots.delete_expired(context)
+    await custom_snapshots.delete_expired(context, datetime.now(UTC))
     assert entries(context, "custom-snapshots", "default_v") == ["gone", "half", "kept"]
     await context.db.write(snapshot_store.mark_snapshot, found["half"].id, "create")
     await context.db.write(snapshot_store.mark_snapshot, found["gone"].id, "delete")

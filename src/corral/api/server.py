@@ -68,3 +68,9 @@ class Server(ServerUntrusted, kw_only=True):
     environment: ServerEnvironment
     auth_user_name: str = ""
     auth_user_method: str = ""
+
+
+class Minute(msgspec.Struct, kw_only=True):
+    """A moment, in seconds since 1970, whose scheduled work is to be done now."""
+
+    time: float

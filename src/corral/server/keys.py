@@ -66,7 +66,10 @@ def _compression(text: str) -> str:
 
 
 def _expiry(text: str) -> str:
-    units.add_expiry(datetime.now(UTC), text)
+    try:
+        units.add_expiry(datetime.now(UTC), text)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{error} {text!r}: use numbers with M, H, d, w, m or y, as in 1w 2d") from error
     return text
 
 

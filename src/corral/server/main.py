@@ -32,7 +32,7 @@ from corral.server.images import delete as images
 from corral.server.images import update as image_updates
 from corral.server.images.model import ImageDeleted, ImageRefreshed, ImageReplaced
 from corral.server.images.preferences import Preferences, ServerPreferences
-from corral.server.instances import backup_file, backups, image_source
+from corral.server.instances import backup_file, backups, image_source, scheduling
 from corral.server.instances import boot as instances
 from corral.server.lifetime import Lifetime
 from corral.server.locks import Locks
@@ -50,7 +50,7 @@ from corral.server.rest.routing import Router
 from corral.server.settings import keys
 from corral.server.settings.environment import Environment
 from corral.server.settings.settings import Settings, SettingsChanged
-from corral.server.storage import custom_snapshots, pools, registry, server_volumes, volumes
+from corral.server.storage import pools, registry, server_volumes, volumes
 from corral.server.warnings.record import PRUNE_INTERVAL_S, Recorder
 
 log = logging.getLogger(__name__)
@@ -125,6 +125,7 @@ def make_directories(member: Member) -> None:
         "snapshots": 0o700,
         "storage-pools": 0o711,
         "virtual-machines": 0o711,
+        "virtual-machines-snapshots": 0o700,
     }
     for name, mode in modes.items():
         path = member.state_dir / name
@@ -249,8 +250,8 @@ class Daemon:
         self._background.every(86400.0, "unused images", lambda: image_updates.prune_expired(self.context))
         self._background.every(3600.0, "newer images", lambda: image_updates.update_all(self.context))
         self._background.every(60.0, "storage pools", lambda: pools.retry_mounts(self.context))
-        self._background.every(60.0, "volume snapshots", lambda: custom_snapshots.delete_expired(self.context))
         self._background.every(60.0, "backup files", lambda: backup_file.write_outdated(self.context))
+        self._background.start("scheduled snapshots", scheduling.run(self.context))
         self._background.every(60.0, "expired backups", lambda: backups.delete_expired(self.context))
         self._background.every(60.0, "volume backups", lambda: volume_backups.delete_expired(self.context))
         self._dispatcher.ready.set()

@@ -20,6 +20,7 @@ from corral.server.events.model import Lifecycle, format_time, utc_now
 from corral.server.host.idmap import IdMap
 from corral.server.host.threads import in_thread
 from corral.server.projects import permissions
+from corral.server.snapshots import naming
 from corral.server.storage import copies, custom, custom_snapshots, keys, model, pools, snapshot_store, volumes
 from corral.server.storage import store as storage
 from corral.server.storage.model import ContentType, Pool, Volume, VolumeSnapshot, VolumeType
@@ -173,7 +174,7 @@ def _known(config: Mapping[str, str]) -> dict[str, str]:
 
 
 def _snapshot(draft: Volume, one: IndexedVolume) -> VolumeSnapshot:
-    custom_snapshots.validate_name(one.name)
+    naming.check_name(one.name)
     checked = volumes.draft(
         draft.pool, draft.project, draft.name, draft.type, _known(one.config or {}), one.description
     )

@@ -9,12 +9,12 @@ from corral.errors import InvalidRequest
 from corral.server.host.openat2 import openat2
 from corral.server.images import metadata_files
 from corral.server.images.templates import (
-    SOURCE_LIMIT,
     RenderedFile,
     TemplateVariables,
     due_templates,
     render_templates,
 )
+from corral.server.pongo2.engine import SOURCE_LIMIT
 
 
 def apply_templates(directory: Path, trigger: str, variables: TemplateVariables, owner: tuple[int, int]) -> list[str]:

@@ -11,10 +11,11 @@ from corral.server.backups.upload import receive as receive_upload
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import format_time, utc_now
-from corral.server.instances import create, expand, identities, imported, names, root_volume, snapshot, store
+from corral.server.instances import create, expand, identities, imported, names, root_volume, store
 from corral.server.instances.model import Instance, InstanceType, Snapshot
 from corral.server.instances.store import NewInstance
 from corral.server.projects.restrictions import is_safe_volatile
+from corral.server.snapshots import naming
 from corral.server.storage import copies, pools, volumes
 from corral.server.storage import store as storage
 from corral.server.storage.model import Volume
@@ -41,7 +42,7 @@ async def receive(context: Context, chunks: AsyncIterator[bytes], wanted: Wanted
     try:
         names.check_name(upload.name)
         for name in upload.index.snapshots or []:
-            snapshot.check_name(name)
+            naming.check_name(name)
     except BaseException:
         await upload.spool.discard()
         raise

@@ -26,6 +26,7 @@ from corral.server.instances import (
     reactions,
     rename,
     running,
+    scheduling,
     snapshot_removal,
     start,
     stop,
@@ -71,6 +72,7 @@ async def add_parts(context: Context) -> None:
     context.parts.add(Interceptors(context))
     context.parts.add(FileServers())
     context.parts.add(Zygote()).ensure_started()
+    await scheduling.add_part(context)
     hotplug.add_part(context)
     exits.watch(context)
     reactions.listen(context)

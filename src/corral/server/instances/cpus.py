@@ -18,7 +18,7 @@ async def balance(context: Context) -> None:
     containers = {container.instance_id: container for container in context.parts[Running].list()}
     if not containers or not facts.hierarchies.has("cpuset"):
         return
-    limits = await context.db.read(store.list_cpu_limits)
+    limits = await context.db.read(store.list_effective, "limits.cpu", "limits.cpu.nodes")
     wanted = {container.name: limits[one] for one, container in containers.items() if one in limits}
     plan = plan_cpus(wanted, facts)
     if not plan:

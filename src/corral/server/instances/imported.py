@@ -7,10 +7,11 @@ from corral.server.backups.index import Description, IndexedSnapshot
 from corral.server.backups.store import NEVER
 from corral.server.db.database import Tx
 from corral.server.events.model import format_time, utc_now
-from corral.server.instances import idmaps, snapshot, snapshot_store, validation
+from corral.server.instances import idmaps, snapshot_store, validation
 from corral.server.instances.model import Devices, Instance, Snapshot
 from corral.server.projects import permissions
 from corral.server.projects.contents import Entity
+from corral.server.snapshots import naming
 from corral.server.storage.custom_snapshots import parse_expiry
 from corral.server.storage.keys import validate_volume
 from corral.server.storage.model import ContentType, Volume, VolumeType
@@ -32,7 +33,7 @@ def plan_snapshots(description: Description, names: Sequence[str], pool: str, in
 
 
 def _snapshot(one: IndexedSnapshot, pool: str, inherited: Devices) -> Snapshot:
-    snapshot.check_name(one.name)
+    naming.check_name(one.name)
     devices = with_root_in(pool, one.devices or {}, inherited)
     try:
         config = kept_config(one.config)

@@ -9,7 +9,21 @@ import yaml
 from corral import units
 from corral.errors import InvalidRequest
 from corral.server.instances.model import InstanceType
-from corral.server.keys import BOOL, INTEGER, SIZE, STRING, UNSIGNED, Key, KeyTable, KeyType, enum, integer_between
+from corral.server.keys import (
+    BOOL,
+    EXPIRY,
+    INTEGER,
+    SIZE,
+    STRING,
+    UNSIGNED,
+    Key,
+    KeyTable,
+    KeyType,
+    enum,
+    integer_between,
+)
+from corral.server.snapshots.naming import DEFAULT_PATTERN, PATTERN
+from corral.server.snapshots.schedule import INSTANCE_SCHEDULE
 
 CONTAINER = frozenset({InstanceType.CONTAINER.value})
 VM = frozenset({InstanceType.VIRTUAL_MACHINE.value})
@@ -65,25 +79,6 @@ def _uuid(text: str) -> str:
         uuid.UUID(text)
     except ValueError as error:
         raise InvalidRequest("Invalid UUID") from error
-    return text
-
-
-_SCHEDULE_WORDS = frozenset(
-    {"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@annually", "@yearly", "@startup", "@never"}
-)
-
-
-def _schedule(text: str) -> str:
-    if all(word.strip() in _SCHEDULE_WORDS for word in text.split(",")):
-        return text
-    if len(text.split()) != 5:
-        raise InvalidRequest("Schedule must be of the form: <minute> <hour> <day-of-month> <month> <day-of-week>")
-    return text
-
-
-def _expiry(text: str) -> str:
-    if re.fullmatch(r"([0-9]+[MHdwmyS])( [0-9]+[MHdwmyS])*", text) is None:
-        raise InvalidRequest(f"Invalid expiry expression {text!r}: use numbers with M, H, d, w, m or y, as in 1w 2d")
     return text
 
 
@@ -162,8 +157,6 @@ CPU: KeyType[str] = KeyType("count or set of CPUs", _cpu)
 YAML: KeyType[str] = KeyType("YAML", _yaml)
 CLOUD_CONFIG: KeyType[str] = KeyType("cloud-init data", _cloud_config)
 UUID: KeyType[str] = KeyType("UUID", _uuid)
-SCHEDULE: KeyType[str] = KeyType("cron expression", _schedule)
-EXPIRY: KeyType[str] = KeyType("span of time", _expiry)
 RAW_LXC: KeyType[str] = KeyType("liblxc configuration", _raw_lxc)
 
 
@@ -231,10 +224,12 @@ _GENERAL = KeyTable(
     _any("image.*", STRING, "Property of the image it was made from"),
     _any("raw.apparmor", STRING, "Lines for the AppArmor profile", live=True),
     _any("raw.idmap", STRING, "Entries for the id map"),
-    _any("snapshots.schedule", SCHEDULE, "When snapshots are taken by themselves"),
+    _any(
+        "snapshots.schedule", INSTANCE_SCHEDULE, "When snapshots are taken by themselves: cron expressions or aliases"
+    ),
     _any("snapshots.schedule.stopped", BOOL, "Whether also a stopped instance is snapshotted", default="false"),
-    _any("snapshots.pattern", STRING, "Template of snapshot names", default="snap%d"),
-    _any("snapshots.expiry", EXPIRY, "How long snapshots are kept"),
+    _any("snapshots.pattern", PATTERN, "Template of snapshot names", default=DEFAULT_PATTERN),
+    _any("snapshots.expiry", EXPIRY, "How long snapshots are kept, such as 1w 2d"),
     PROTECTION_DELETE,
     DEVLXD,
 )

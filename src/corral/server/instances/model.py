@@ -130,6 +130,12 @@ def link_path(member: Member, instance: Instance) -> Path:
     return member.state_dir / folder / instance.storage_name
 
 
+def snapshots_link_path(member: Member, instance: Instance) -> Path:
+    """The link to the snapshots of the instance's volume."""
+    folder = "snapshots" if instance.is_container else "virtual-machines-snapshots"
+    return member.state_dir / folder / instance.storage_name
+
+
 def devices_dir(member: Member, instance: Instance) -> Path:
     """Where device nodes and mounts for the instance are made."""
     return member.state_dir / "devices" / instance.storage_name

@@ -8,10 +8,10 @@ from corral.server.context import Context, Member
 from corral.server.devices import registry
 from corral.server.host.idmap import IdMap
 from corral.server.host.threads import in_thread
-from corral.server.instances.model import Instance, InstanceType, link_path
+from corral.server.instances.model import Instance, InstanceType, link_path, snapshots_link_path
 from corral.server.storage import store as storage
 from corral.server.storage import volumes
-from corral.server.storage.model import Volume, VolumeType
+from corral.server.storage.model import Volume, VolumeType, snapshot_path
 
 
 def volume_type(kind: InstanceType) -> VolumeType:
@@ -37,8 +37,22 @@ async def mount(context: Context, instance: Instance) -> Path:
 
 
 def make_link(member: Member, instance: Instance, target: Path) -> None:
-    """Point containers/NAME at the volume. Repeatable."""
-    link = link_path(member, instance)
+    """Point containers/NAME at the volume, and snapshots/NAME at its snapshots. Repeatable."""
+    _point(link_path(member, instance), target)
+    link_snapshots(member, instance, target)
+
+
+def link_snapshots(member: Member, instance: Instance, volume: Path) -> None:
+    """Point snapshots/NAME at the directory of a volume's snapshots while it has any. Repeatable."""
+    directory = snapshot_path(volume, "x").parent
+    link = snapshots_link_path(member, instance)
+    if directory.is_dir():
+        _point(link, directory)
+    else:
+        link.unlink(missing_ok=True)
+
+
+def _point(link: Path, target: Path) -> None:
     wanted = os.path.relpath(target, link.parent)
     with contextlib.suppress(OSError):
         if os.readlink(link) == wanted:
@@ -48,8 +62,9 @@ def make_link(member: Member, instance: Instance, target: Path) -> None:
 
 
 def remove_link(member: Member, instance: Instance) -> None:
-    """Remove containers/NAME. Repeatable."""
+    """Remove containers/NAME and snapshots/NAME. Repeatable."""
     link_path(member, instance).unlink(missing_ok=True)
+    snapshots_link_path(member, instance).unlink(missing_ok=True)
 
 
 def set_owner(directory: Path, idmap: IdMap | None) -> None:

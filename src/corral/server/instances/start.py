@@ -27,6 +27,8 @@ from corral.server.instances import (
     root_volume,
     running,
     seccomp,
+    snapshot_store,
+    snapshot_taking,
     store,
     templates,
 )
@@ -99,6 +101,7 @@ async def launch(context: Context, instance: Instance) -> RunningContainer:
     async with Rollback() as undo:
         await _check(state)
         await _mount(state, undo)
+        await snapshot_taking.take_at_start(context, instance)
         await _map_ids(state)
         await _attach_devices(state, undo)
         await _apply_templates(state)
@@ -132,6 +135,11 @@ async def _check(state: _Start) -> None:
 
 async def _mount(state: _Start, undo: Rollback) -> None:
     volume = await root_volume.get(state.context, state.instance)
+    if await state.context.db.read(snapshot_store.lacks_volume_snapshots, state.instance.id, volume.id):
+        raise InvalidRequest(
+            "Instance snapshot record count doesn't match instance snapshot volume record count: a restart of the "
+            "daemon puts that right"
+        )
     state.directory = await volumes.mount(state.context, volume)
     undo.add(volumes.unmount, state.context, volume)
     await in_thread(root_volume.make_link, state.context.member, state.instance, state.directory)

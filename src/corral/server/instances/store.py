@@ -103,20 +103,19 @@ def list_by_profile(tx: Tx, profile_project: str, profile: str) -> list[Instance
     return _instances(tx, f"WHERE i.id IN ({rows.marks(ids)})", *ids) if ids else []
 
 
-def list_cpu_limits(tx: Tx) -> dict[int, dict[str, str]]:
-    """The effective `limits.cpu` and `limits.cpu.nodes` of all instances that have one of them."""
-    limits: dict[int, dict[str, str]] = {}
+def list_effective(tx: Tx, *keys: str) -> dict[int, dict[str, str]]:
+    """The effective values of some keys, by the ids of the instances that have one of them."""
+    found: dict[int, dict[str, str]] = {}
     for instance_id, key, value in (
         *tx.rows(
             "SELECT ip.instance_id, c.key, c.value FROM instances_profiles ip JOIN profiles_config c"
-            " ON c.profile_id = ip.profile_id AND c.key IN ('limits.cpu', 'limits.cpu.nodes') ORDER BY ip.apply_order"
+            f" ON c.profile_id = ip.profile_id AND c.key IN ({rows.marks(keys)}) ORDER BY ip.apply_order",
+            *keys,
         ),
-        *tx.rows(
-            "SELECT instance_id, key, value FROM instances_config WHERE key IN ('limits.cpu', 'limits.cpu.nodes')"
-        ),
+        *tx.rows(f"SELECT instance_id, key, value FROM instances_config WHERE key IN ({rows.marks(keys)})", *keys),
     ):
-        limits.setdefault(instance_id, {})[key] = value
-    return limits
+        found.setdefault(instance_id, {})[key] = value
+    return found
 
 
 def list_snapshots(tx: Tx, ids: Iterable[int] | None = None) -> dict[int, list[Snapshot]]:

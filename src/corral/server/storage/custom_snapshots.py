@@ -4,15 +4,15 @@ import logging
 from datetime import UTC, datetime
 
 from corral.api.urls import url
-from corral.errors import InvalidRequest
+from corral.errors import CorralError, InvalidRequest
 from corral.server.context import Context
 from corral.server.events.model import Lifecycle
 from corral.server.projects import permissions
 from corral.server.rollback import Rollback
+from corral.server.snapshots import naming
 from corral.server.storage import keys, pools, server_volumes, snapshot_store, snapshots, volumes
 from corral.server.storage.keys import quoted
 from corral.server.storage.model import CREATED, Volume, VolumeSnapshot, VolumeType
-from corral.units import add_expiry
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +24,18 @@ def check_custom(volume: Volume) -> None:
 
 
 async def create(context: Context, volume: Volume, name: str, expires_at: datetime | None) -> None:
-    """Keep the present contents of a volume; the name is `snapN` where none is given. Raises AlreadyExists."""
+    """Keep the present contents of a volume; without a name its pattern makes one. Raises AlreadyExists.
+
+    Go's zero time as expiry is never, None is by the volume's config.
+    """
     if name:
-        validate_name(name)
+        naming.check_name(name)
     pools.check_usable(context, volume.pool)
-    expiry = format_expiry(expires_at) if expires_at else _default_expiry(volume)
+    expiry = (
+        format_expiry(expires_at)
+        if expires_at
+        else naming.expiry_of(volume.config.get("snapshots.expiry"), datetime.now(UTC))
+    )
     await server_volumes.check_unused(context, volume, "snapshotted")
     async with context.locks.hold("volume", volume.id), Rollback() as undo:
         await context.db.read(permissions.check_snapshots, volume.project)
@@ -38,19 +45,6 @@ async def create(context: Context, volume: Volume, name: str, expires_at: dateti
         await context.db.write(snapshot_store.mark_snapshot, snapshot.id, "")
         undo.commit()
     _publish(context, "storage-volume-snapshot-created", volume, snapshot.name)
-
-
-def validate_name(name: str) -> None:
-    """Raise InvalidRequest for a name that no snapshot of a volume can have."""
-    if "/" in name or name in (".", "..") or any(character.isspace() for character in name):
-        raise InvalidRequest(f"Invalid snapshot name {quoted(name)}: it cannot have slashes and white space")
-    if "\0" in name or len(name.encode()) > 200:
-        raise InvalidRequest(f"Invalid snapshot name {quoted(name)}")
-
-
-def _default_expiry(volume: Volume) -> str | None:
-    text = volume.config.get("snapshots.expiry")
-    return format_expiry(add_expiry(datetime.now(UTC), text)) if text else None
 
 
 def format_expiry(moment: datetime | None) -> str | None:
@@ -82,7 +76,7 @@ async def rename(context: Context, snapshot: VolumeSnapshot, name: str) -> None:
     """Give a snapshot another name. Raises AlreadyExists."""
     if not name:
         raise InvalidRequest("No name provided")
-    validate_name(name)
+    naming.check_name(name)
     async with context.locks.hold("volume", snapshot.volume.id), Rollback() as undo:
         await context.db.write(snapshot_store.rename_snapshot, snapshot, name)
         undo.add(context.db.write, snapshot_store.rename_snapshot, snapshot, snapshot.name)
@@ -112,13 +106,16 @@ async def delete(context: Context, snapshot: VolumeSnapshot) -> None:
     _publish(context, "storage-volume-snapshot-deleted", snapshot.volume, snapshot.name)
 
 
-async def delete_expired(context: Context) -> None:
+async def delete_expired(context: Context, now: datetime) -> None:
     """Remove the snapshots whose time has passed; for a timer."""
-    now = format_expiry(datetime.now(UTC)) or ""
-    for snapshot in await context.db.read(snapshot_store.list_expired, now):
-        if pools.status(context, snapshot.volume.pool) == CREATED:
-            log.info("Removing the expired snapshot %s/%s", snapshot.volume.name, snapshot.name)
+    for snapshot in await context.db.read(snapshot_store.list_expired, format_expiry(now) or ""):
+        if pools.status(context, snapshot.volume.pool) != CREATED:
+            continue
+        log.info("Removing the expired snapshot %s/%s", snapshot.volume.name, snapshot.name)
+        try:
             await delete(context, snapshot)
+        except (CorralError, OSError) as error:
+            log.warning("The expired snapshot %s/%s stays for now: %s", snapshot.volume.name, snapshot.name, error)
 
 
 def _publish(context: Context, action: str, volume: Volume, name: str) -> None:

@@ -1,43 +1,25 @@
 """Config keys of pools and volumes, and how a volume inherits the pool's `volume.*` defaults. Pure."""
 
 import json
-import re
 from collections.abc import Mapping
 
 from corral.errors import InvalidRequest
-from corral.server.keys import BOOL, INTEGER, SIZE, STRING, Key, KeyTable, KeyType
+from corral.server.keys import BOOL, EXPIRY, INTEGER, SIZE, STRING, Key, KeyTable, KeyType
+from corral.server.snapshots.naming import DEFAULT_PATTERN, PATTERN
+from corral.server.snapshots.schedule import VOLUME_SCHEDULE
 from corral.server.storage.model import ContentType, VolumeType
-
-_EXPIRY = re.compile(r"([0-9]+(M|H|d|w|m|y)\s*)+")
-_CRON_WORDS = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@annually", "@yearly", "@never"})
-_CRON_FIELD = re.compile(r"[0-9A-Za-z*/,-]+")
-
-
-def _expiry(text: str) -> str:
-    if _EXPIRY.fullmatch(text) is None:
-        raise InvalidRequest(f"Invalid expiry expression {text!r}: use numbers with M, H, d, w, m or y, as in 1w 2d")
-    return text
-
-
-def _schedule(text: str) -> str:
-    for schedule in text.split(", "):
-        fields = schedule.split()
-        if schedule in _CRON_WORDS or (len(fields) == 5 and all(map(_CRON_FIELD.fullmatch, fields))):
-            continue
-        raise InvalidRequest("Schedule must be of the form: <minute> <hour> <day-of-month> <month> <day-of-week>")
-    return text
-
-
-EXPIRY = KeyType("expiry", _expiry)
-SCHEDULE = KeyType("schedule", _schedule)
 
 _CUSTOM = frozenset({"custom"})
 
 VOLUME_KEYS = KeyTable(
     Key("size", SIZE, applies=_CUSTOM, doc="Limit of the volume's size.", scope="local"),
     Key("snapshots.expiry", EXPIRY, doc="Time until snapshots are deleted, such as 1w 2d."),
-    Key("snapshots.schedule", SCHEDULE, doc="When snapshots are taken: a cron expression or an alias such as @daily."),
-    Key("snapshots.pattern", STRING, doc="Template of the snapshots' names."),
+    Key(
+        "snapshots.schedule",
+        VOLUME_SCHEDULE,
+        doc="When snapshots are taken: a cron expression or an alias such as @daily.",
+    ),
+    Key("snapshots.pattern", PATTERN, default=DEFAULT_PATTERN, doc="Template of the snapshots' names."),
     Key("security.shifted", BOOL, applies=_CUSTOM, doc="Allow use by instances with different idmaps."),
     Key("security.unmapped", BOOL, applies=_CUSTOM, doc="Do not map the volume's owners."),
     Key("volatile.idmap.last", STRING, doc="The idmap that the volume's files have.", settable=False),

@@ -1,17 +1,15 @@
 """Snapshots of volumes in the database. Those of instances have rows here too, which the instances write."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 from corral.errors import AlreadyExists, NotFound
 from corral.server.db.database import Tx
 from corral.server.db.rows import marks, read_configs, write_config
+from corral.server.snapshots import naming
 from corral.server.storage import store
 from corral.server.storage.keys import quoted
 from corral.server.storage.model import Volume, VolumeSnapshot, VolumeType
-
-_NUMBERED = re.compile(r"snap([0-9]{1,9})")
 
 
 def list_snapshots(tx: Tx, volumes: Sequence[Volume]) -> list[VolumeSnapshot]:
@@ -59,6 +57,21 @@ def list_expired(tx: Tx, now: str) -> list[VolumeSnapshot]:
     return [snapshot for snapshot in found if snapshot.expires_at is not None and snapshot.expires_at <= now]
 
 
+def list_schedules(tx: Tx) -> dict[int, str]:
+    """The schedules of custom volumes that have one, by the volumes' ids."""
+    found = tx.rows(
+        "SELECT v.id, c.value FROM storage_volumes v JOIN storage_volumes_config c ON c.storage_volume_id = v.id"
+        " WHERE v.type = ? AND v.pending = '' AND c.key = 'snapshots.schedule' AND c.value != ''",
+        VolumeType.CUSTOM.number,
+    )
+    return {row[0]: row[1] for row in found}
+
+
+def list_by_ids(tx: Tx, ids: Collection[int]) -> list[Volume]:
+    """Custom volumes by their ids; those that are gone are left out."""
+    return [volume for volume in store.list_volumes(tx, types=[VolumeType.CUSTOM]) if volume.id in ids]
+
+
 def get_snapshot(tx: Tx, volume: Volume, name: str) -> VolumeSnapshot:
     """One snapshot. Raises NotFound."""
     for snapshot in list_snapshots(tx, [volume]):
@@ -67,15 +80,14 @@ def get_snapshot(tx: Tx, volume: Volume, name: str) -> VolumeSnapshot:
     raise NotFound("Storage pool volume not found")
 
 
-def next_name(tx: Tx, volume: Volume) -> str:
-    """`snapN` with the number after the highest there is."""
-    matches = [_NUMBERED.fullmatch(snapshot.name) for snapshot in _list(tx, [volume])]
-    return f"snap{max((int(match[1]) for match in matches if match), default=-1) + 1}"
-
-
 def insert_snapshot(tx: Tx, volume: Volume, name: str, expires_at: str | None) -> VolumeSnapshot:
-    """Add a snapshot, in the making, with its volume's description and config. Raises AlreadyExists."""
-    name = name or next_name(tx, volume)
+    """Add a snapshot, in the making, with its volume's description and config; without a name its pattern gives it one.
+
+    Raises AlreadyExists.
+    """
+    if not name:
+        present = [snapshot.name for snapshot in _list(tx, [volume])]
+        name = naming.next_name(volume.config.get("snapshots.pattern", ""), datetime.now().astimezone(), present)
     _check_free(tx, volume, name)
     snapshot_id = tx.execute(
         "INSERT INTO storage_volumes_snapshots"

@@ -28,8 +28,9 @@ TYPES = {
     22: "Failed to autostart instance",
     23: "Instance type not operational",
     24: "Storage pool unavailable",
+    1001: "Failed to take scheduled snapshot",
 }
-"""What is wrong, by number."""
+"""What is wrong, by number; from 1001 on what LXD has no number for."""
 
 CODES = {name: code for code, name in TYPES.items()}
 HIGH = frozenset({20, 24})

@@ -8,7 +8,8 @@ import pytest
 from corral.errors import InvalidRequest
 from corral.server.images.formats import ImageMetadata, Template
 from corral.server.images.template_files import apply_templates, write_files
-from corral.server.images.templates import RenderedFile, TemplateVariables, render_templates, translate
+from corral.server.images.templates import RenderedFile, TemplateVariables, render_templates
+from corral.server.pongo2.engine import translate
 
 VARIABLES = TemplateVariables("c1", "x86_64", config={"user.user-data": "#cloud-config\n\n", "user.n": "3"})
 

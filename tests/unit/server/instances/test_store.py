@@ -118,7 +118,7 @@ async def test_limits_of_cpus_by_instance(db: Database) -> None:
     )
     await db.write(store.insert_instance, replace(NEW, name="c3"))
     expected = {first: {"limits.cpu": "2"}, second: {"limits.cpu": "0-1", "limits.cpu.nodes": "0"}}
-    assert await db.read(store.list_cpu_limits) == expected
+    assert await db.read(store.list_effective, "limits.cpu", "limits.cpu.nodes") == expected
 
 
 async def test_a_list_takes_the_same_few_queries_at_any_length(db: Database) -> None:

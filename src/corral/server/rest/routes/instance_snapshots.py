@@ -1,5 +1,6 @@
 """/1.0/instances/NAME/snapshots."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from corral.api import instances as wire
@@ -7,13 +8,13 @@ from corral.api.instances import InstanceSnapshotPost, InstanceSnapshotPut, Inst
 from corral.api.urls import url
 from corral.errors import InvalidRequest
 from corral.server.events.model import format_time
-from corral.server.instances import render, snapshot
-from corral.server.instances.snapshot_store import NewSnapshot
+from corral.server.instances import render, snapshot, snapshot_taking
 from corral.server.operations.model import Operation
 from corral.server.rest.request import Request
 from corral.server.rest.responses import Listing
 from corral.server.rest.routes.instances import load, resources
 from corral.server.rest.routing import Routes
+from corral.server.snapshots import naming
 
 routes = Routes("/1.0/instances/{name}/snapshots")
 
@@ -31,16 +32,20 @@ async def list_snapshots(request: Request, name: str) -> Listing[wire.InstanceSn
 async def create_snapshot(request: Request, name: str, body: InstanceSnapshotsPost) -> Operation:
     """Take a snapshot; without a name it gets the next of its series."""
     instance = await load(request, name)
-    wanted = body.name or await snapshot.next_name(request.context, instance)
-    snapshot.check_name(wanted)
-    new = NewSnapshot(wanted, snapshot.now(), parse_expiry(body.expires_at), body.stateful)
+    new = await snapshot_taking.plan_snapshot(request.context, instance)
+    if body.name:
+        naming.check_name(body.name)
+        new = replace(new, name=body.name, counted=False)
+    if body.expires_at:
+        new = replace(new, expires_at=parse_expiry(body.expires_at))
+    new = replace(new, stateful=body.stateful)
     return request.start_on(
         {
             **resources(request, name, container=instance.is_container),
-            "instances_snapshots": [url("/1.0/instances", name, "snapshots", wanted, project=request.project)],
+            "instances_snapshots": [url("/1.0/instances", name, "snapshots", new.name, project=request.project)],
         },
         "Snapshotting instance",
-        snapshot.create_snapshot,
+        snapshot_taking.create_snapshot,
         instance,
         new,
     )
@@ -74,7 +79,7 @@ async def rename_snapshot(request: Request, name: str, snapshot_name: str, body:
     if body.migration:
         raise InvalidRequest("A snapshot cannot be migrated to another server by this server yet")
     instance = await load(request, name)
-    snapshot.check_name(body.name)
+    naming.check_name(body.name)
     return request.start_on(
         resources(request, name, container=instance.is_container),
         "Renaming snapshot",

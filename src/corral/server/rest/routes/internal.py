@@ -3,9 +3,11 @@
 import asyncio
 import gc
 
+from corral.api.server import Minute
 from corral.api.warnings import WarningReport
 from corral.errors import InvalidRequest, Unavailable
 from corral.server.events.model import utc_now
+from corral.server.instances import scheduling
 from corral.server.lifetime import Lifetime
 from corral.server.rest.request import Request
 from corral.server.rest.routing import Access, Routes
@@ -40,6 +42,15 @@ async def raise_warning(request: Request, body: WarningReport) -> None:
     """Raise a warning, as LXD's test suite does."""
     entity = (body.entity_type_code, body.entity_id)
     await request.db.write(store.raise_warning, body.type_code, body.message, body.project, entity, utc_now())
+
+
+@routes.post("/testing/minute")
+async def do_minute(request: Request, body: Minute) -> list[str]:
+    """Do now what a later minute brings (scheduled snapshots, expiries), and return what failed of it."""
+    operations = await scheduling.tick(request.context, body.time)
+    for operation in operations:
+        await operation.done.wait()
+    return [operation.error for operation in operations if operation.error]
 
 
 @routes.get("/gc")
