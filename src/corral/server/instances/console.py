@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -71,9 +72,7 @@ class Session:
         except ConnectionError:
             raise InvalidRequest("Instance is not running") from None
         os.set_blocking(console.fd, False)
-        source = url("/1.0/instances", instance.name, project=instance.project)
-        event = Lifecycle("instance-console", source, instance.project, {"type": "console"})
-        self.target.context.events.publish(event)
+        _publish(self.target.context, instance, "instance-console", {"type": "console"})
         return console
 
     async def _mirror(self, console: Console) -> None:
@@ -113,6 +112,11 @@ class Session:
         await in_thread(self.target.container.monitor.console_resized)
 
 
+def _publish(context: Context, instance: Instance, action: str, more: Mapping[str, str] | None = None) -> None:
+    source = url("/1.0/instances", instance.name, project=instance.project)
+    context.events.publish(Lifecycle(action, source, instance.project, more or {}))
+
+
 async def _get_container(context: Context, project: str, name: str) -> Instance:
     if "/" in name:
         raise InvalidRequest("Invalid instance name")
@@ -126,6 +130,7 @@ async def read_log(context: Context, project: str, name: str) -> bytes:
     """What the console showed: the ring buffer of a running container, the log on the disk of a stopped one."""
     instance = await _get_container(context, project, name)
     container = running.find(context, instance)
+    _publish(context, instance, "instance-console-retrieved")
     if container is not None:
         with contextlib.suppress(ConnectionError):
             data = await in_thread(container.monitor.read_console_log)
@@ -141,6 +146,7 @@ async def clear_log(context: Context, project: str, name: str) -> None:
     """Forget what the console showed."""
     instance = await _get_container(context, project, name)
     container = running.find(context, instance)
+    _publish(context, instance, "instance-console-reset")
     if container is not None:
         with contextlib.suppress(ConnectionError):
             await in_thread(container.monitor.clear_console_log)

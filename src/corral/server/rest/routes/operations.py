@@ -7,6 +7,7 @@ from aiohttp import web
 from corral.api import operations as wire
 from corral.errors import InvalidRequest, NotFound
 from corral.server.auth.sessions import Sessions
+from corral.server.events.model import Lifecycle
 from corral.server.operations import model
 from corral.server.operations.model import Operation
 from corral.server.operations.registry import Operations
@@ -54,7 +55,10 @@ async def get_operation(request: Request, uuid: str) -> wire.Operation:
 @routes.delete("/{uuid}")
 async def cancel_operation(request: Request, uuid: str) -> None:
     """Cancel an operation."""
-    _find(request, uuid).cancel()
+    operation = _find(request, uuid)
+    operation.cancel()
+    source = f"/1.0/operations/{operation.id}"
+    request.context.events.publish(Lifecycle("operation-cancelled", source, operation.project))
 
 
 async def _wait(request: Request, uuid: str) -> wire.Operation:
