@@ -32,7 +32,7 @@ from corral.server.images import delete as images
 from corral.server.images import update as image_updates
 from corral.server.images.model import ImageDeleted, ImageRefreshed, ImageReplaced
 from corral.server.images.preferences import Preferences, ServerPreferences
-from corral.server.instances import backup_file, backups, image_source, scheduling
+from corral.server.instances import backup_file, backups, image_source, log_expiry, scheduling
 from corral.server.instances import boot as instances
 from corral.server.lifetime import Lifetime
 from corral.server.locks import Locks
@@ -254,6 +254,7 @@ class Daemon:
         self._background.start("scheduled snapshots", scheduling.run(self.context))
         self._background.every(60.0, "expired backups", lambda: backups.delete_expired(self.context))
         self._background.every(60.0, "volume backups", lambda: volume_backups.delete_expired(self.context))
+        self._background.every(log_expiry.INTERVAL_S, "old logs", lambda: log_expiry.expire(self.context))
         self._dispatcher.ready.set()
         self._lifetime.ready.set()
         systemd.notify("READY=1")
