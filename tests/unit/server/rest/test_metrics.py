@@ -138,6 +138,17 @@ async def test_prometheus_understands_every_series(tmp_path: Path) -> None:
     assert {line for line in said if "snake_case" not in line and "camelCase" not in line} <= known
 
 
+def test_an_independent_parser_understands_every_series() -> None:
+    parser = pytest.importorskip("prometheus_client.parser")
+    families = list(parser.text_string_to_metric_families(every_series()))
+    assert len(families) == len(openmetrics.ALL)
+    kinds = {sample.name: family.type for family in families for sample in family.samples}
+    assert kinds == {one.name: one.kind for one in openmetrics.ALL}
+    samples = [sample for family in families for sample in family.samples]
+    assert len(samples) == 2 * len(openmetrics.ALL)
+    assert {sample.labels["name"] for sample in samples} == {'a"b\\c'}
+
+
 def test_all_names_of_lxd_5_0_are_there() -> None:
     names = {one.name for one in openmetrics.ALL}
     assert len(names) == len(openmetrics.ALL) == 40
