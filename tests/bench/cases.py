@@ -16,6 +16,11 @@ EXECS = 5
 PARALLEL = 50
 PARALLEL_WORKERS = 50
 MANY = 1000
+RUNNING = 200
+SETTLE_S = 15.0
+IDLE_S = 75.0
+"""Long enough for everything that is done once a minute."""
+PUT_FIELDS = ("architecture", "config", "devices", "ephemeral", "profiles", "description")
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,65 @@ def client(count: int, *, repeats: int = 5, last: bool = False) -> Callable[[Ser
     return run
 
 
+def verbs(server: Server) -> Times:
+    """What is done to a container that runs, and with its snapshots and copies."""
+    api, times = server.api, Times()
+    api.create("c1", "busybox")
+    api.set_state("c1", "start")
+    wait_for_init(server, "c1", "busybox")
+    with timed(times, "change a limit"):
+        api.call("PATCH", "/1.0/instances/c1", {"config": {"limits.memory": "200MiB"}})
+    whole = {key: value for key, value in api.get("/1.0/instances/c1").items() if key in PUT_FIELDS}
+    whole["config"]["limits.memory"] = "300MiB"
+    with timed(times, "change a limit by PUT"):
+        api.run("PUT", "/1.0/instances/c1", whole)
+    with timed(times, "snapshot"):
+        api.run("POST", "/1.0/instances/c1/snapshots", {"name": "s1"})
+    api.set_state("c1", "stop", force=True)
+    with timed(times, "snapshot of a stopped one"):
+        api.run("POST", "/1.0/instances/c1/snapshots", {"name": "s2"})
+    for figure, name, source in (
+        ("copy", "c2", {"source": "c1", "instance_only": True}),
+        ("copy of a snapshot", "c3", {"source": "c1/s1"}),
+        ("copy with snapshots", "c4", {"source": "c1"}),
+    ):
+        body = {"name": name, "profiles": ["default"], "source": {"type": "copy", **source}}
+        with timed(times, figure):
+            api.run("POST", "/1.0/instances", body)
+    with timed(times, "restore"):
+        api.run("PUT", "/1.0/instances/c1", {"restore": "s1"})
+    api.set_state("c1", "start")
+    with timed(times, "restore of a running one"):
+        api.run("PUT", "/1.0/instances/c1", {"restore": "s2"})
+    with timed(times, "delete a snapshot"):
+        api.run("DELETE", "/1.0/instances/c1/snapshots/s1")
+    api.set_state("c1", "stop", force=True)
+    for name in ("c1", "c2", "c3", "c4"):
+        api.delete(name)
+    return times
+
+
+def idle(count: int) -> Callable[[Server], Times]:
+    """So many containers that run: what the daemon takes while nobody asks it anything."""
+
+    def run(server: Server) -> Times:
+        times: Times = {}
+        with timed(times, f"{count} launches, 4 at once"):
+            server.in_parallel(count, 4, "launch")
+        time.sleep(SETTLE_S)
+        before = server.daemon_cpu_s()
+        time.sleep(IDLE_S)
+        times[f"idle with {count} (% of a CPU)"] = (server.daemon_cpu_s() - before) / IDLE_S * 100
+        times[f"daemon memory with {count} (KiB)"] = server.daemon_kb()
+        with server.daemon.api() as api:
+            assert len(api.get("/1.0/instances?recursion=2")) == count
+        times[f"daemon memory with {count}, after a list (KiB)"] = server.daemon_kb()
+        server.in_parallel(count, 4, "delete")
+        return times
+
+    return run
+
+
 def http(count: int) -> Callable[[Server], Times]:
     """Plain GETs with so many instances: the time of one, and the time per request of eight connections at once."""
 
@@ -159,7 +223,9 @@ CASES = (
     Case("debian", life("debian"), 3),
     Case("few", client(5), 3),
     Case("parallel", parallel_launches, 2),
-    Case("many", client(MANY, last=True), 1),
+    Case("verbs", verbs, 7),
+    Case("many", idle(RUNNING), 1),
+    Case("list", client(MANY, last=True), 1),
     Case("http", http(MANY), 3),
 )
 
@@ -180,6 +246,11 @@ TARGETS = {
     "daemon memory (KiB)": 1.0,
     "CLI list of 5": 3.0,
     f"CLI list of {MANY}": 0.5,
+    "snapshot": 0.35,
+    "copy": 0.25,
+    "restore": 0.5,
+    "change a limit": 0.5,
+    "change a limit by PUT": 0.5,
     **{
         f"{name}, {figure}": 0.33
         for name in ("GET /1.0", "GET one instance", f"GET list of {MANY}")
@@ -187,3 +258,10 @@ TARGETS = {
     },
 }
 """The ratio to the real LXD, in the same run, that we want to stay below."""
+
+LIMITS = {
+    f"idle with {RUNNING} (% of a CPU)": 2.0,
+    f"daemon memory with {RUNNING} (KiB)": 120.0 * 1024,
+    f"daemon memory with {RUNNING}, after a list (KiB)": 120.0 * 1024,
+}
+"""What ours must stay below, whatever the real LXD takes."""
