@@ -138,8 +138,19 @@ class Database:
         Not torn by a cancellation: a caller that is cancelled meanwhile still gets the result, so that the line after
         can register its undo, and meets the cancellation at its next await.
         """
+        return await self._write(True, fn, args, kwargs)
+
+    async def write_behind(self, fn: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a write transaction that is on the disk with the next `write`, not yet on return.
+
+        A daemon that dies loses nothing; a host that loses power may have none of it, but never what came after it.
+        For a step of a longer work, of which nothing outside of the database must be undone without it.
+        """
+        return await self._write(False, fn, args, kwargs)
+
+    async def _write(self, waits: bool, fn: Callable[..., R], args: Any, kwargs: Any) -> R:
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._thread, lambda: self._transaction(WRITE, fn, args, kwargs))
+        future = loop.run_in_executor(self._thread, lambda: self._transaction(WRITE, fn, args, kwargs, waits=waits))
         cancelled = await settle(future)
         if cancelled is not None:
             if future.exception() is not None:
@@ -202,11 +213,14 @@ class Database:
             raise InternalError("The database is closed")
         return self._connection
 
-    def _transaction(self, begin: str, fn: Callable[..., R], args: Any, kwargs: Any) -> R:
+    def _transaction(self, begin: str, fn: Callable[..., R], args: Any, kwargs: Any, *, waits: bool = True) -> R:
         connection = self._opened()
         try:
-            connection.execute(begin)
             try:
+                if not waits:
+                    # With a write-ahead log: do not wait for the disk. The next commit that waits brings all before it.
+                    connection.execute("PRAGMA synchronous=NORMAL")
+                connection.execute(begin)
                 pages = _count_pages(connection) if begin == WRITE else 0
                 result = fn(Tx(connection), *args, **kwargs)
                 if begin == WRITE and _count_pages(connection) > pages:
@@ -216,6 +230,9 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+            finally:
+                if not waits:
+                    connection.execute("PRAGMA synchronous=FULL")
         except sqlite3.Error as error:
             meaning = explain(self._path, error)
             if meaning is None:

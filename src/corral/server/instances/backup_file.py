@@ -1,5 +1,6 @@
 """backup.yaml in an instance's volume: its whole description, from which it can be recovered without the database."""
 
+import contextlib
 import errno
 import logging
 import os
@@ -10,9 +11,10 @@ import msgspec
 
 from corral.server.backups import archive
 from corral.server.context import Context
+from corral.server.db.database import Tx
 from corral.server.host.threads import in_thread
 from corral.server.instances import render, root_volume, snapshot_store, store
-from corral.server.instances.model import Instance
+from corral.server.instances.model import Instance, Snapshot
 from corral.server.storage import volumes
 from corral.server.storage.model import Volume
 
@@ -56,9 +58,12 @@ async def write_outdated(context: Context) -> None:
 
 async def compose(context: Context, instance: Instance, volume: Volume) -> dict[str, Any]:
     """The description of an instance, its snapshots, its volume and the pool, in LXD's shape."""
-    listed = await context.db.read(store.list_snapshots, [instance.id])
-    snapshots = listed.get(instance.id, [])
-    configs = await context.db.read(snapshot_store.list_volume_configs, volume.id)
+
+    def read(tx: Tx) -> tuple[list[Snapshot], dict[str, dict[str, str]]]:
+        listed = store.list_snapshots(tx, [instance.id])
+        return listed.get(instance.id, []), snapshot_store.list_volume_configs(tx, volume.id)
+
+    snapshots, configs = await context.db.read(read)
     return {
         "container": msgspec.to_builtins(render.instance(context, instance)),
         "snapshots": [msgspec.to_builtins(render.snapshot(instance, one)) for one in snapshots],
@@ -92,9 +97,17 @@ async def compose(context: Context, instance: Instance, volume: Volume) -> dict[
     }
 
 
+def _open_present(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
 def _write(path: Path, document: dict[str, Any]) -> None:
+    text = archive.render_yaml(document)
+    with contextlib.suppress(OSError, ValueError), open(path, opener=_open_present) as present:
+        if present.read(len(text) + 1) == text:
+            return
     temporary = path.with_name(".backup.yaml.new")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
     with open(fd, "w") as file:
-        file.write(archive.render_yaml(document))
+        file.write(text)
     temporary.rename(path)

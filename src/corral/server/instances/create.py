@@ -168,7 +168,8 @@ async def make_instance(context: Context, new: NewInstance, config: Mapping[str,
     validation.check_config(new.config, new.type)
     validation.check_devices(new.devices, new.type, expanded=False)
     async with Rollback() as undo:
-        instance_id = await context.db.write(_insert, new, config)
+        # Waited for with its volume's row: before that there is nothing else of it.
+        instance_id = await context.db.write_behind(_insert, new, config)
         undo.add(context.db.write, store.delete_instance, instance_id)
         async with busy.claim(context, instance_id, "create"):
             instance = await context.db.read(store.reload, instance_id)

@@ -6,8 +6,10 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from corral import architectures, units
-from corral.api.instances import InstancePut
+from corral.api.instances import InstancePatch, InstancePut
 from corral.errors import CorralError, InvalidRequest, NotSupported
 from corral.server.context import Context
 from corral.server.db.database import Tx
@@ -31,6 +33,7 @@ from corral.server.instances import (
     store,
     validation,
 )
+from corral.server.instances.inventory import Inventory
 from corral.server.instances.model import Instance
 from corral.server.instances.store import Change
 from corral.server.projects import permissions
@@ -45,16 +48,47 @@ async def update_instance(context: Context, project: str, name: str, body: Insta
     if body.restore:
         await snapshot.restore_instance(context, project, name, body.restore, stateful=body.stateful)
         return
-    instance = await context.db.read(store.get_instance, project, name)
+    await _update(context, project, name, lambda instance: body)
+
+
+async def patch_instance(context: Context, project: str, name: str, patch: InstancePatch) -> None:
+    """Change some of what can be edited; all else stays as it is when nobody else changes it any more."""
+    await _update(context, project, name, lambda instance: merge(instance, patch))
+
+
+def merge(instance: Instance, patch: InstancePatch) -> InstancePut:
+    """The whole configuration that a partial one asks for; keys and devices that are not named stay."""
+
+    def given(value: object) -> bool:
+        return value is not msgspec.UNSET and value is not None
+
+    return InstancePut(
+        architecture=patch.architecture or "",
+        config={**instance.config, **(patch.config or {})},
+        devices={**instance.devices, **(patch.devices or {})},
+        ephemeral=bool(patch.ephemeral) if given(patch.ephemeral) else instance.ephemeral,
+        profiles=patch.profiles or [] if isinstance(patch.profiles, list) else list(instance.profiles),
+        description=patch.description if isinstance(patch.description, str) else instance.description,
+    )
+
+
+async def _update(context: Context, project: str, name: str, ask: Callable[[Instance], InstancePut]) -> None:
+    instance = await context.parts[Inventory].get(project, name)
     async with busy.claim(context, instance.id, "update"):
-        instance = await context.db.read(store.reload, instance.id)
-        change = _change(instance, body)
-        validation.check_config(change.config, instance.type)
-        validation.check_devices(change.devices, instance.type, expanded=False)
-        wanted = await context.db.read(_preview, instance, change)
-        await context.db.read(_check_volatile, instance, change)
+        instance, wanted, change = await context.db.read(_plan, instance.id, ask)
         await _apply(context, instance, wanted, change)
     start.publish(context, instance, "instance-updated")
+
+
+def _plan(tx: Tx, instance_id: int, ask: Callable[[Instance], InstancePut]) -> tuple[Instance, Instance, Change]:
+    """The instance as it is and as it will be, and what is to be written."""
+    instance = store.reload(tx, instance_id)
+    change = _change(instance, ask(instance))
+    validation.check_config(change.config, instance.type)
+    validation.check_devices(change.devices, instance.type, expanded=False)
+    wanted = _preview(tx, instance, change)
+    permissions.check_volatile(tx, instance.project, instance.type.value, instance.name, change.config, instance.config)
+    return instance, wanted, change
 
 
 def _change(instance: Instance, body: InstancePut) -> Change:
@@ -94,11 +128,6 @@ def _preview(tx: Tx, instance: Instance, change: Change) -> Instance:
         expanded_config=expand.expand_config(profiles, change.config),
         expanded_devices=expand.expand_devices(profiles, change.devices),
     )
-
-
-def _check_volatile(tx: Tx, instance: Instance, change: Change) -> None:
-    kind = instance.type.value
-    permissions.check_volatile(tx, instance.project, kind, instance.name, change.config, instance.config)
 
 
 def _write(tx: Tx, old: Instance, change: Change) -> Instance:

@@ -49,7 +49,7 @@ async def create_copy(  # noqa: PLR0913  (what a copy is made of and where it go
         for one in with_snapshots:
             await copy_snapshot(context, source, volume, one)
         await _copy(driver, _contents(context, source, snapshot), target, size, local=source.pool.id == pool.id)
-        await context.db.write(_finish, volume, note)
+        await volumes.finish(context, volume, note)
         undo.commit()
     return replace(volume, pending="")
 
@@ -73,15 +73,9 @@ async def create_filled(
         undo.add(driver.delete_volume, target)
         undo.add(remove_snapshots, driver, target)
         await fill(volume)
-        await context.db.write(_finish, volume, note)
+        await volumes.finish(context, volume, note)
         undo.commit()
     return replace(volume, pending="")
-
-
-def _finish(tx: Tx, volume: Volume, note: Callable[[Tx, Volume], None] | None) -> None:
-    store.mark_volume(tx, volume.id, "")
-    if note is not None:
-        note(tx, volume)
 
 
 async def discard(context: Context, volume: Volume) -> None:

@@ -1,7 +1,7 @@
 """Volumes: made empty or from an image, mounted, resized, renamed, updated, deleted."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,7 +79,7 @@ async def create_from_image(  # noqa: PLR0913  (the shape that instances were pr
         undo.add(context.db.write, store.delete_volume, volume.id)
         undo.add(driver.delete_volume, stored(context.member, volume))
         await _clone_image(context, image, volume, size)
-        await context.db.write(store.mark_volume, volume.id, "")
+        await finish(context, volume)
         undo.commit()
     return replace(volume, pending="")
 
@@ -164,9 +164,23 @@ async def create_empty(  # noqa: PLR0913  (the shape that instances were promise
         undo.add(context.db.write, store.delete_volume, volume.id)
         undo.add(driver.delete_volume, stored(context.member, volume))
         await driver.create_volume(stored(context.member, volume), size)
-        await context.db.write(store.mark_volume, volume.id, "")
+        await finish(context, volume)
         undo.commit()
     return replace(volume, pending="")
+
+
+async def finish(context: Context, volume: Volume, note: Callable[[Tx, Volume], None] | None = None) -> None:
+    """Mark a volume as whole; `note` writes what else belongs to it.
+
+    An instance's volume is not waited for: its instance is finished by another transaction, and swept with it before.
+    """
+
+    def mark(tx: Tx) -> None:
+        store.mark_volume(tx, volume.id, "")
+        if note is not None:
+            note(tx, volume)
+
+    await (context.db.write_behind if volume.type.is_instance else context.db.write)(mark)
 
 
 def insert(tx: Tx, planned: Volume) -> Volume:
@@ -185,8 +199,11 @@ def _update(tx: Tx, volume: Volume, description: str, config: Mapping[str, str])
 
 async def get(context: Context, pool_name: str, project: str, name: str, type: VolumeType) -> Volume:
     """A volume. Raises NotFound."""
-    pool = await context.db.read(store.get_pool, pool_name)
-    return await context.db.read(store.get_volume, pool, project, name, type)
+
+    def read(tx: Tx) -> Volume:
+        return store.get_volume(tx, store.get_pool(tx, pool_name), project, name, type)
+
+    return await context.db.read(read)
 
 
 async def delete(context: Context, volume: Volume) -> None:

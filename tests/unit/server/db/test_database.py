@@ -131,3 +131,22 @@ async def test_devices_of_snapshots(database: Database) -> None:
 
     await database.write(fill)
     assert await database.read(rows.read_devices, "instances_snapshot", [5]) == {5: {"root": {"type": "disk"}}}
+
+
+async def test_what_is_written_behind_is_there_and_goes_to_the_disk_with_the_next_write(tmp_path: Path) -> None:
+    modes: list[int] = []
+
+    def insert(tx: Tx, name: str) -> None:
+        insert_project(tx, name)
+        modes.append(tx.rows("PRAGMA synchronous")[0][0])
+
+    database = Database(tmp_path / "db.bin")
+    await database.open(schema.cluster)
+    await database.write_behind(insert, "first")
+    with pytest.raises(sqlite3.IntegrityError):
+        await database.write_behind(insert, "first")
+    await database.write(insert, "second")
+    assert await database.read(count_projects) == 3
+    normal, full = 1, 2
+    assert modes == [normal, full]
+    await database.close()

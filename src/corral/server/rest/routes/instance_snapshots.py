@@ -12,7 +12,7 @@ from corral.server.instances import render, snapshot, snapshot_taking
 from corral.server.operations.model import Operation
 from corral.server.rest.request import Request
 from corral.server.rest.responses import Listing
-from corral.server.rest.routes.instances import load, resources
+from corral.server.rest.routes.instances import load, look, resources
 from corral.server.rest.routing import Routes
 from corral.server.snapshots import naming
 
@@ -31,7 +31,7 @@ async def list_snapshots(request: Request, name: str) -> Listing[wire.InstanceSn
 @routes.post("")
 async def create_snapshot(request: Request, name: str, body: InstanceSnapshotsPost) -> Operation:
     """Take a snapshot; without a name it gets the next of its series."""
-    instance = await load(request, name)
+    instance = await look(request, name)
     new = await snapshot_taking.plan_snapshot(request.context, instance)
     if body.name:
         naming.check_name(body.name)

@@ -1,7 +1,5 @@
 """/1.0/instances (and, by the dispatcher, /1.0/containers and /1.0/virtual-machines)."""
 
-import msgspec
-
 from corral.api import instances as wire
 from corral.api.instances import InstancePatch, InstancePost, InstancePut, InstancesPost, InstancesPut
 from corral.api.urls import url
@@ -172,7 +170,7 @@ async def get_instance(request: Request, name: str) -> wire.Instance:
 @routes.put("/{name}")
 async def update_instance(request: Request, name: str, body: InstancePut) -> Operation:
     """Replace the configuration of an instance."""
-    instance = await load(request, name)
+    instance = await look(request, name)
     description = "Restoring snapshot" if body.restore else "Updating instance"
     return request.start_on(
         resources(request, name, container=instance.is_container),
@@ -187,24 +185,8 @@ async def update_instance(request: Request, name: str, body: InstancePut) -> Ope
 @routes.patch("/{name}")
 async def patch_instance(request: Request, name: str, body: InstancePatch) -> None:
     """Change some of the configuration of an instance."""
-    instance = await load(request, name)
-    await update.update_instance(request.context, request.project, name, merge(instance, body))
-
-
-def merge(instance: Instance, patch: InstancePatch) -> InstancePut:
-    """The whole configuration that a partial one asks for; keys and devices that are not named stay."""
-
-    def given(value: object) -> bool:
-        return value is not msgspec.UNSET and value is not None
-
-    return InstancePut(
-        architecture=patch.architecture or "",
-        config={**instance.config, **(patch.config or {})},
-        devices={**instance.devices, **(patch.devices or {})},
-        ephemeral=bool(patch.ephemeral) if given(patch.ephemeral) else instance.ephemeral,
-        profiles=patch.profiles or [] if isinstance(patch.profiles, list) else list(instance.profiles),
-        description=patch.description if isinstance(patch.description, str) else instance.description,
-    )
+    await look(request, name)
+    await update.patch_instance(request.context, request.project, name, body)
 
 
 @routes.post("/{name}")
