@@ -14,7 +14,7 @@ from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.host.threads import in_thread
 from corral.server.instances import render, root_volume, snapshot_store, store
-from corral.server.instances.model import Instance, Snapshot
+from corral.server.instances.model import Instance
 from corral.server.storage import volumes
 from corral.server.storage.model import Volume
 
@@ -31,10 +31,15 @@ async def write(context: Context, instance: Instance, volume: Volume | None = No
     A full volume is no error: the old file stays until there is room (`write_outdated`), and what the user does to get
     out of it (deleting snapshots, a larger size) goes on.
     """
-    found = volume or await root_volume.find(context, instance)
-    if found is None:
+
+    def read(tx: Tx) -> tuple[Volume, dict[str, Any]] | None:
+        found = volume or root_volume.find_row(tx, instance)
+        return (found, describe(tx, context, instance, found)) if found is not None else None
+
+    described = await context.db.read(read)
+    if described is None:
         return
-    document = await compose(context, instance, found)
+    found, document = described
     try:
         await in_thread(_write, volumes.path(context.member, found) / "backup.yaml", document)
     except OSError as error:
@@ -58,12 +63,13 @@ async def write_outdated(context: Context) -> None:
 
 async def compose(context: Context, instance: Instance, volume: Volume) -> dict[str, Any]:
     """The description of an instance, its snapshots, its volume and the pool, in LXD's shape."""
+    return await context.db.read(describe, context, instance, volume)
 
-    def read(tx: Tx) -> tuple[list[Snapshot], dict[str, dict[str, str]]]:
-        listed = store.list_snapshots(tx, [instance.id])
-        return listed.get(instance.id, []), snapshot_store.list_volume_configs(tx, volume.id)
 
-    snapshots, configs = await context.db.read(read)
+def describe(tx: Tx, context: Context, instance: Instance, volume: Volume) -> dict[str, Any]:
+    """The same, within a transaction."""
+    snapshots = store.list_snapshots(tx, [instance.id]).get(instance.id, [])
+    configs = snapshot_store.list_volume_configs(tx, volume.id)
     return {
         "container": msgspec.to_builtins(render.instance(context, instance)),
         "snapshots": [msgspec.to_builtins(render.snapshot(instance, one)) for one in snapshots],

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from corral.server.context import Context, Member
+from corral.server.db.database import Tx
 from corral.server.devices import registry
 from corral.server.host.idmap import IdMap
 from corral.server.host.threads import in_thread
@@ -27,8 +28,12 @@ async def get(context: Context, instance: Instance) -> Volume:
 
 async def find(context: Context, instance: Instance) -> Volume | None:
     """The instance's volume in whatever pool it is."""
-    kind = volume_type(instance.type)
-    return await context.db.read(storage.find_instance_volume, instance.project, instance.name, kind)
+    return await context.db.read(find_row, instance)
+
+
+def find_row(tx: Tx, instance: Instance) -> Volume | None:
+    """The same, within a transaction."""
+    return storage.find_instance_volume(tx, instance.project, instance.name, volume_type(instance.type))
 
 
 async def mount(context: Context, instance: Instance) -> Path:

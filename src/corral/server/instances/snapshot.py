@@ -17,6 +17,7 @@ from corral.server.instances import (
     stop,
     store,
 )
+from corral.server.instances.inventory import Inventory
 from corral.server.instances.model import Instance, Snapshot
 from corral.server.projects import permissions
 from corral.server.rollback import Rollback
@@ -58,10 +59,9 @@ async def restore_instance(context: Context, project: str, name: str, wanted: st
     """Bring an instance, its files and its configuration, back to a snapshot; a running one is stopped meanwhile."""
     if stateful:
         raise NotSupported(snapshot_taking.NO_STATE)
-    instance = await context.db.read(store.get_instance, project, name)
+    instance = await context.parts[Inventory].get(project, name)
     async with busy.claim(context, instance.id, "restore"):
-        instance = await context.db.read(store.reload, instance.id)
-        snapshot = await context.db.read(snapshot_store.get_snapshot, instance.id, wanted.rpartition("/")[2])
+        instance, snapshot = await context.db.read(_with_snapshot, instance.id, wanted.rpartition("/")[2])
         container = running.find(context, instance)
         if container is not None:
             await stop.end(context, instance, container, timeout_s=0)
@@ -80,6 +80,10 @@ async def restore_instance(context: Context, project: str, name: str, wanted: st
         if container is not None:
             await start.launch(context, restored)
     start.publish(context, instance, "instance-restored")
+
+
+def _with_snapshot(tx: Tx, instance_id: int, name: str) -> tuple[Instance, Snapshot]:
+    return store.reload(tx, instance_id), snapshot_store.get_snapshot(tx, instance_id, name)
 
 
 def _take_over(tx: Tx, instance: Instance, snapshot: Snapshot, volume: Volume) -> None:

@@ -47,7 +47,7 @@ async def take(context: Context, instance: Instance, new: NewSnapshot) -> None:
     if new.stateful:
         raise NotSupported(NO_STATE)
     volume = await root_volume.get(context, instance)
-    await backup_file.write(context, instance)
+    await backup_file.write(context, instance, volume)
     async with Rollback() as undo:
         snapshot_id, name = await context.db.write(snapshot_store.insert_snapshot, instance, new)
         undo.add(context.db.write, snapshot_store.delete_snapshot, snapshot_id, volume.id, name)
@@ -57,7 +57,7 @@ async def take(context: Context, instance: Instance, new: NewSnapshot) -> None:
         undo.commit()
     directory = volumes.path(context.member, volume)
     await in_thread(root_volume.link_snapshots, context.member, instance, directory)
-    await backup_file.write(context, instance)
+    await backup_file.write(context, instance, volume)
     publish(context, instance, name, "created")
 
 
