@@ -170,3 +170,51 @@ def test_images(api: Api, lxc: Client, name: str, guest: Guest) -> None:
     assert guest.request(path)[0] == 404
     lxc("config", "set", name, "security.devlxd.images", "false")
     assert guest.request(path)[0] == 403
+
+
+def test_when_it_is_another_machine(api: Api, lxc: Client, make_instance: Callable[..., str]) -> None:
+    """cloud-init does its work anew for another instance-id."""
+    name = make_instance("machine", start=False)
+
+    def identity(of: str = name) -> str:
+        return str(api.get(f"/1.0/instances/{of}")["config"]["volatile.cloud-init.instance-id"])
+
+    seen = [identity()]
+
+    def is_another() -> bool:
+        seen.append(identity())
+        return seen[-1] != seen[-2]
+
+    lxc("config", "set", name, "cloud-init.user-data", "#cloud-config\n{}")
+    assert is_another()
+    lxc("config", "set", name, "user.network-config", "version: 2")
+    assert is_another()
+    lxc("config", "set", name, "user.foo", "bar")
+    assert not is_another()
+    lxc("snapshot", name, "s0")
+    lxc("restore", name, "s0")
+    assert not is_another()
+    lxc("config", "set", name, "cloud-init.user-data", "#cloud-config\n{a: b}")
+    assert is_another()
+    lxc("restore", name, "s0")
+    assert is_another()
+    assert len(set(seen)) == 5
+    lxc("profile", "create", "data")
+    try:
+        lxc("profile", "add", name, "data")
+        assert not is_another()
+        lxc("profile", "set", "data", "user.vendor-data", "#cloud-config\n{}")
+        assert is_another()
+        lxc("profile", "remove", name, "data")
+        assert is_another()
+    finally:
+        lxc("profile", "delete", "data")
+    lxc("copy", name, "machine-copy")
+    try:
+        assert identity("machine-copy") not in seen
+    finally:
+        lxc("delete", "machine-copy")
+    lxc("config", "device", "override", name, "eth0", "limits.ingress=1Mbit")
+    assert not is_another()
+    lxc("config", "device", "set", name, "eth0", "name=lan0")
+    assert is_another()

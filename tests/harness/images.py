@@ -214,5 +214,8 @@ def debian_cloud(release: str = "12") -> tuple[Path, Path]:
             asyncio.run(build.build(recipe, place, cache_dir() / "packages", lambda phase, percent: None))
             for left in set(place.iterdir()) - {place / "metadata.tar", place / "rootfs.tar.zst"}:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
+            # Of recipes that are no more, and what another run may have built meanwhile.
+            for old in kept.parent.glob(f"debian-{release}-cloud-*"):
+                shutil.rmtree(old)
             place.rename(kept)
     return kept / "metadata.tar", kept / "rootfs.tar.zst"

@@ -83,6 +83,17 @@ def test_readable_keys_tell_of_changes(api: Api, make_instance: Callable[..., st
         assert lines.ended()
 
 
+def test_root_is_who_it_was_at_the_start(api: Api, make_instance: Callable[..., str]) -> None:
+    """The id map of the next start says nothing about who asks now."""
+    name = make_instance(config={"user.me": "one"})
+    with Guest(pid_of(api, name)) as guest:
+        for changed in ({"security__privileged": "true"}, {"security__privileged": "false"}):
+            set_config(api, name, **changed)
+            assert me(guest) == "one"
+        set_config(api, name, security__idmap__isolated="true")
+        assert me(guest) == "one"
+
+
 def test_mount_is_read_only(api: Api, make_instance: Callable[..., str]) -> None:
     name = make_instance(config=PRIVILEGED)
     assert api.execute(name, "rm", "/dev/lxd/sock") != 0

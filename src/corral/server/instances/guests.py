@@ -46,7 +46,8 @@ def root_uid(instance: Instance) -> int:
 
 def root_ids(instance: Instance) -> tuple[int, int]:
     """The host's uid and gid of the root user of a running container."""
-    idmap = None if instance.privileged else idmaps.of_text(instance.config.get("volatile.idmap.current"))
+    # Not by its configuration, which may have changed since it was started.
+    idmap = idmaps.of_text(instance.config.get("volatile.idmap.current"))
     if idmap is None:
         return 0, 0
     return idmap.outside_uid(0) or 0, idmap.outside_gid(0) or 0

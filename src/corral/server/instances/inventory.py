@@ -62,6 +62,10 @@ class Inventory:
             raise NotFound("Instance not found")
         return found
 
+    async def find(self, instance_id: int) -> Instance | None:
+        """An instance by id, or None."""
+        return next((one for one in (await self._fresh()).values() if one.id == instance_id), None)
+
     async def _fresh(self) -> Records:
         return await self._db.read(self._read_again) if self._noted.exist else self._records
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import uuid
 from dataclasses import replace
 
 from corral.api.urls import url
@@ -11,7 +10,7 @@ from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle
 from corral.server.host.threads import in_thread
-from corral.server.instances import attach, backup_file, busy, files, names, root_volume, running, store
+from corral.server.instances import attach, backup_file, busy, files, identities, names, root_volume, running, store
 from corral.server.instances.model import Instance, backups_dir, log_dir
 from corral.server.rollback import finish
 from corral.server.storage import store as storage
@@ -70,7 +69,7 @@ async def _finish(context: Context, instance: Instance, new_name: str, *, templa
         # A new name is a new machine for cloud-init.
         values: dict[str, str | None] = {}
         if templates:
-            values["volatile.cloud-init.instance-id"] = str(uuid.uuid4())
+            values[identities.CLOUD_INIT] = identities.new_machine()
         if templates and instance.config.get("volatile.base_image"):
             values["volatile.apply_template"] = instance.config.get("volatile.apply_template") or "rename"
         store.set_config(tx, instance.id, values)

@@ -101,8 +101,10 @@ def _take_over(tx: Tx, instance: Instance, snapshot: Snapshot, volume: Volume) -
         snapshot.devices,
         instance.profiles,
     )
-    store.update_instance(tx, instance, change)
+    restored = store.update_instance(tx, instance, change)
     snapshot_store.take_over_volume_config(tx, volume.id, snapshot.name)
+    if identities.is_another_machine(instance, restored):
+        store.set_config(tx, instance.id, {identities.CLOUD_INIT: identities.new_machine()})
     permissions.check(tx, instance.project, "instance update")
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -24,6 +23,7 @@ from corral.server.instances import (
     facts,
     guest_events,
     hotplug,
+    identities,
     idmaps,
     live,
     root_volume,
@@ -206,8 +206,8 @@ async def _apply(context: Context, old: Instance, new: Instance, change: Change)
     for key in _reset_volatile(old, new, changes):
         if config.get(key) == old.config.get(key):
             config.pop(key, None)
-    if _is_another_machine(old, new):
-        config["volatile.cloud-init.instance-id"] = str(uuid.uuid4())
+    if identities.is_another_machine(old, new):
+        config[identities.CLOUD_INIT] = identities.new_machine()
     if any(old.expanded_config.get(key) != new.expanded_config.get(key) for key in idmaps.KEYS):
         config.update((await start.plan_idmap(context, new)).volatile)
     async with Rollback() as undo:
@@ -228,25 +228,6 @@ async def _apply(context: Context, old: Instance, new: Instance, change: Change)
         guest_events.publish(context, old, updated, (changes.removed, changes.updated, changes.added))
     hotplug.follow(context, updated)
     await backup_file.write(context, updated)
-
-
-_CLOUD_INIT_KEYS = tuple(
-    f"{prefix}.{word}-{kind}"
-    for prefix in ("cloud-init", "user")
-    for word, kind in (("vendor", "data"), ("user", "data"), ("network", "config"))
-)
-
-
-def _is_another_machine(old: Instance, new: Instance) -> bool:
-    """Whether cloud-init must run again: its data or the names of the interfaces differ."""
-
-    def nic_names(instance: Instance) -> list[str]:
-        nics = ((name, one) for name, one in instance.expanded_devices.items() if one.get("type") == "nic")
-        return sorted(one.get("name") or instance.config.get(f"volatile.{name}.name") or name for name, one in nics)
-
-    if any(old.expanded_config.get(key) != new.expanded_config.get(key) for key in _CLOUD_INIT_KEYS):
-        return True
-    return nic_names(old) != nic_names(new)
 
 
 def _change_of(instance: Instance) -> Change:

@@ -21,8 +21,9 @@ from corral.server.context import Context
 from corral.server.host import peers, pidfd
 from corral.server.host.peers import Peer
 from corral.server.host.threads import in_thread
-from corral.server.instances import guests, store
+from corral.server.instances import guests
 from corral.server.instances.guest_events import GuestEvents
+from corral.server.instances.inventory import Inventory
 from corral.server.instances.running import Running
 from corral.server.rest import guest_api
 from corral.server.rest.guest_crowd import Connection, Crowd, Guest
@@ -120,6 +121,10 @@ class GuestListener:
             except OSError as error:
                 log.debug("A guest's connection broke off: %s", error)
                 connection.close()
+            except Exception:
+                # The others still want to be served.
+                log.exception("A guest's connection could not be served")
+                connection.close()
 
     async def _begin(self, connection: socket.socket) -> None:
         """Serve a connection, if its guest may have one more."""
@@ -195,7 +200,7 @@ class GuestListener:
     ) -> web.StreamResponse:
         instance = None
         if caller.guest.instance_id is not None:
-            instance = await self.context.db.read(store.find_instance, caller.guest.instance_id)
+            instance = await self.context.parts[Inventory].find(caller.guest.instance_id)
         if instance is None:
             return guest_api.refused(500, NO_GUEST)
         if caller.peer.uid != guests.root_uid(instance):
