@@ -1,8 +1,10 @@
 """The guest API against guests that lie, stall and flood, and over the daemon's end and restart."""
 
 import contextlib
+import http.client
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -188,6 +190,43 @@ def test_guest_that_asks_without_end(api: Api, two: tuple[Guest, Guest]) -> None
     finally:
         for end in ends:
             end.close()
+
+
+def test_guest_that_connects_without_end(api: Api, two: tuple[Guest, Guest]) -> None:
+    """It is turned away after a while; others are served all the same."""
+    one, other = two
+    ends: list[socket.socket] = []
+    stop = threading.Event()
+
+    def flood() -> None:
+        while not stop.is_set():
+            with contextlib.suppress(OSError):
+                ends.append(one.connect())
+            for end in ends[:-100]:
+                end.close()
+            del ends[:-100]
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        began = time.monotonic()
+        for _ in range(20):
+            assert me(other) == "other"
+            assert api.get("/1.0")["api_status"] == "stable"
+        assert time.monotonic() - began < 10
+        until(lambda: len(ends) > 50 and _is_closed(ends[0]), "the guest is turned away")
+    finally:
+        stop.set()
+        thread.join()
+        for end in ends:
+            end.close()
+    until(lambda: _serves(one), "the guest is served again")
+
+
+def _serves(guest: Guest) -> bool:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return me(guest) == "one"
+    return False
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ MOST_REQUESTS = 8
 MOST_DOWNLOADS = 2
 RATE_PER_S = 50.0
 BURST = 200.0
+ARRIVAL_RATE_PER_S = 100.0
+ARRIVAL_BURST = 500.0
+"""New connections in a time. What comes above that is turned away, which costs less than to serve it."""
 
 Clock = Callable[[], float]
 
@@ -40,6 +43,13 @@ class Allowance:
         self._at = now
         return max(0.0, -self._left / self._rate)
 
+    def take_at_once(self) -> bool:
+        """Take one that can be had now; False where there is none."""
+        if self._left + (self._clock() - self._at) * self._rate < 1:
+            return False
+        self.take()
+        return True
+
     def is_full(self) -> bool:
         """Whether nothing is owed any more."""
         return self._left + (self._clock() - self._at) * self._rate >= self._burst
@@ -52,9 +62,15 @@ class Guest:
     instance_id: int | None
     """None: callers that belong to no instance of ours."""
     allowance: Allowance
+    arrivals: Allowance
     connections: set[Connection] = field(default_factory=set)
     requests: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_REQUESTS))
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_DOWNLOADS))
+
+    @property
+    def owes_nothing(self) -> bool:
+        """Whether its allowances are whole, so that a new start gives it no more."""
+        return self.allowance.is_full() and self.arrivals.is_full()
 
     def longest_idle(self) -> Connection | None:
         """The connection without a request that was not used for the longest time."""
@@ -76,7 +92,13 @@ class Crowd:
         """Take in a connection, for which another may have to go; None where no other can."""
         guest = self._guests.get(instance_id)
         if guest is None:
-            guest = Guest(instance_id, Allowance(RATE_PER_S, BURST, self._clock))
+            guest = Guest(
+                instance_id,
+                Allowance(RATE_PER_S, BURST, self._clock),
+                Allowance(ARRIVAL_RATE_PER_S, ARRIVAL_BURST, self._clock),
+            )
+        if not guest.arrivals.take_at_once():
+            return None
         if len(guest.connections) >= self._most and not self._dismiss(guest):
             return None
         if len(self) >= self._total:
@@ -107,7 +129,7 @@ class Crowd:
                 if not connection.is_busy and connection.used_at < before:
                     self.leave(guest, connection)
                     connection.close()
-            if not guest.connections and guest.allowance.is_full():
+            if not guest.connections and guest.owes_nothing:
                 self._guests.pop(guest.instance_id, None)
 
     def touch(self, connection: Connection, *, is_busy: bool) -> None:

@@ -131,3 +131,15 @@ def test_idle_connections_end() -> None:
     fresh = crowd.admit(1, ends("d"))
     assert fresh is not None
     assert fresh[0] is not admitted[0]
+
+
+def test_floods_of_connections_are_turned_away() -> None:
+    clock, ends = Time(), Ends()
+    crowd = Crowd(total=10_000, most=5000, clock=clock)
+    admitted = sum(crowd.admit(1, ends(str(number))) is not None for number in range(1000))
+    assert admitted == 500
+    assert crowd.admit(2, ends("other")) is not None
+    clock.now += 1
+    admitted = sum(crowd.admit(1, ends(str(number))) is not None for number in range(1000))
+    assert admitted == 100
+    assert ends.closed == []
