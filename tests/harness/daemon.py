@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.api import Api, ApiError
 from harness.programs import Programs
-from harness.waiting import until
+from harness.waiting import PATIENCE, until
 
 _numbers = itertools.count(1)
 
@@ -64,7 +64,7 @@ class Daemon:
 
     def api(self, timeout_s: float = 120.0) -> Api:
         """A new connection to it, which survives the daemon's restart."""
-        connection = Api(self.socket, timeout_s)
+        connection = Api(self.socket, timeout_s * PATIENCE)
         self._connections.append(connection)
         return connection
 
@@ -127,7 +127,7 @@ class Daemon:
         """Send it a signal and wait for its end."""
         assert self._process is not None
         self._process.send_signal(number)
-        self._process.wait(60)
+        self._process.wait(60 * PATIENCE)
         self._disconnect()
 
     def stop(self, timeout_s: float = 60.0) -> None:
@@ -139,7 +139,7 @@ class Daemon:
             # Its end may come before its answer.
             with self.api(timeout_s) as api, contextlib.suppress(http.client.HTTPException, OSError):
                 api.call("PUT", "/internal/shutdown")
-            self._process.wait(timeout_s)
+            self._process.wait(timeout_s * PATIENCE)
         finally:
             if self.running:
                 self._process.kill()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.daemon import Daemon, loops
+from harness.waiting import PATIENCE
 
 KEPT_DIRECTORIES = ("containers", "virtual-machines", "devices", "images", "snapshots", "networks", "storage-pools")
 
@@ -95,7 +96,7 @@ def snapshot(daemons: list[Daemon]) -> Counter[str]:
 
 def added_since(before: Counter[str], daemons: list[Daemon], patience_s: float = 5.0) -> list[str]:
     """What is there now and was not before; waits for what ends by itself in the background."""
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + patience_s * PATIENCE
     while True:
         added = sorted((snapshot(daemons) - before).elements())
         if not added or time.monotonic() > deadline:

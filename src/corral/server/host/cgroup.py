@@ -29,7 +29,8 @@ KNOWN_CONTROLLERS = (
     "net_prio",
     "rdma",
 )
-CPU_SHARES_DEFAULT = 1024
+_WHOLE_CPU = {False: 1024, True: 100}
+"""The default weight of CPU time in versions 1 and 2."""
 CFS_PERIOD_DEFAULT_US = 100_000
 _FREEZE_DEADLINE_S = 10.0
 
@@ -179,18 +180,18 @@ def pids_settings(hierarchies: Hierarchies, limit: int | None) -> list[Setting]:
     return [Setting("pids", "pids.max", "max" if limit is None else str(limit), hierarchies.is_v2("pids"))]
 
 
-def cpu_shares_settings(hierarchies: Hierarchies, shares: int) -> list[Setting]:
-    """Relative CPU weight, in version 1 shares (1024 is the default)."""
+def whole_cpu(hierarchies: Hierarchies) -> int:
+    """The weight of CPU time of a group that is limited in nothing."""
+    return _WHOLE_CPU[hierarchies.is_v2("cpu")]
+
+
+def cpu_weight_settings(hierarchies: Hierarchies, weight: int) -> list[Setting]:
+    """The weight of CPU time, of which `whole_cpu` is the default."""
     if not hierarchies.has("cpu"):
         return []
     if hierarchies.is_v2("cpu"):
-        return [Setting("cpu", "cpu.weight", str(shares_to_weight(shares)), True)]
-    return [Setting("cpu", "cpu.shares", str(shares), False)]
-
-
-def shares_to_weight(shares: int) -> int:
-    """Translate version 1 shares (1024 default) into a version 2 weight (100 default), in 1 to 10000."""
-    return max(1, min(10000, round(shares * 100 / CPU_SHARES_DEFAULT)))
+        return [Setting("cpu", "cpu.weight", str(max(1, min(10000, weight))), True)]
+    return [Setting("cpu", "cpu.shares", str(max(2, weight)), False)]
 
 
 def cpu_quota_settings(

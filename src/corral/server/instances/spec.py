@@ -167,18 +167,21 @@ def _memory(config: Config, facts: HostFacts, live: bool) -> list[Setting]:
     return settings
 
 
-def parse_allowance(allowance: str, priority: int) -> tuple[int, int | None, int]:
-    """Shares, quota (microseconds, None: none) and period of limits.cpu.allowance and limits.cpu.priority."""
+def parse_allowance(allowance: str, priority: int, whole: int) -> tuple[int, int | None, int]:
+    """Weight, quota (microseconds, None: none) and period of limits.cpu.allowance and limits.cpu.priority.
+
+    `whole` is the weight of all CPU time. A step of priority weighs 1, whatever the whole is, as in LXD.
+    """
     quota, period = None, cgroup.CFS_PERIOD_DEFAULT_US
-    shares = cgroup.CPU_SHARES_DEFAULT - (10 - priority)
+    weight = whole - (10 - priority)
     if allowance.endswith("%"):
         percent = int(allowance[:-1])
         if percent < 100:
-            shares = percent * cgroup.CPU_SHARES_DEFAULT // 100 - (10 - priority)
+            weight = percent * whole // 100 - (10 - priority)
     elif allowance:
         used, _, of = allowance.partition("/")
         quota, period = int(used.removesuffix("ms")) * 1000, int(of.removesuffix("ms")) * 1000
-    return max(2, shares), quota, period
+    return max(0, weight), quota, period
 
 
 def _cpu(config: Config, facts: HostFacts, live: bool) -> list[Setting]:
@@ -186,9 +189,10 @@ def _cpu(config: Config, facts: HostFacts, live: bool) -> list[Setting]:
     priority = config.get(keys.LIMITS_CPU_PRIORITY.name)
     settings: list[Setting] = []
     if allowance or priority or live:
-        shares, quota, period = parse_allowance(allowance, int(priority) if priority else 10)
-        if live or shares != cgroup.CPU_SHARES_DEFAULT:
-            settings += cgroup.cpu_shares_settings(facts.hierarchies, shares)
+        whole = cgroup.whole_cpu(facts.hierarchies)
+        weight, quota, period = parse_allowance(allowance, int(priority) if priority else 10, whole)
+        if live or weight != whole:
+            settings += cgroup.cpu_weight_settings(facts.hierarchies, weight)
         if live or quota is not None:
             settings += cgroup.cpu_quota_settings(facts.hierarchies, quota, period)
     pinned = config[keys.LIMITS_CPU]

@@ -88,15 +88,16 @@ def test_cpu_settings() -> None:
     ]
     assert pairs(cgroup.cpu_quota_settings(V2, 20_000, 50_000)) == [("cpu.max", "20000 50000")]
     assert pairs(cgroup.cpu_quota_settings(V2, None)) == [("cpu.max", "max 100000")]
-    assert pairs(cgroup.cpu_shares_settings(V1, 512)) == [("cpu.shares", "512")]
-    assert pairs(cgroup.cpu_shares_settings(V2, 512)) == [("cpu.weight", "50")]
+    assert pairs(cgroup.cpu_weight_settings(V1, 512)) == [("cpu.shares", "512")]
+    assert pairs(cgroup.cpu_weight_settings(V2, 50)) == [("cpu.weight", "50")]
     assert pairs(cgroup.cpuset_settings(V2, "0-1")) == [("cpuset.cpus", "0-1")]
 
 
-def test_weights_stay_in_the_range_of_version_2() -> None:
-    assert cgroup.shares_to_weight(1) == 1
-    assert cgroup.shares_to_weight(1024) == 100
-    assert cgroup.shares_to_weight(1 << 20) == 10000
+def test_weights_stay_in_the_kernels_range() -> None:
+    assert pairs(cgroup.cpu_weight_settings(V1, 0)) == [("cpu.shares", "2")]
+    assert pairs(cgroup.cpu_weight_settings(V2, 0)) == [("cpu.weight", "1")]
+    assert pairs(cgroup.cpu_weight_settings(V2, 1 << 20)) == [("cpu.weight", "10000")]
+    assert (cgroup.whole_cpu(V1), cgroup.whole_cpu(V2)) == (1024, 100)
 
 
 def test_other_settings() -> None:

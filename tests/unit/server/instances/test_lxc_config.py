@@ -148,18 +148,20 @@ def test_mounts_and_no_nic() -> None:
 
 
 @pytest.mark.parametrize(
-    ("allowance", "priority", "expected"),
+    ("allowance", "priority", "whole", "expected"),
     [
-        ("", 10, (1024, None, 100000)),
-        ("", 0, (1014, None, 100000)),
-        ("50%", 10, (512, None, 100000)),
-        ("100%", 10, (1024, None, 100000)),
-        ("0%", 0, (2, None, 100000)),
-        ("20ms/50ms", 10, (1024, 20000, 50000)),
+        ("", 10, 1024, (1024, None, 100000)),
+        ("", 0, 1024, (1014, None, 100000)),
+        ("", 7, 100, (97, None, 100000)),
+        ("50%", 10, 1024, (512, None, 100000)),
+        ("50%", 9, 100, (49, None, 100000)),
+        ("100%", 10, 1024, (1024, None, 100000)),
+        ("0%", 0, 1024, (0, None, 100000)),
+        ("20ms/50ms", 10, 1024, (1024, 20000, 50000)),
     ],
 )
-def test_cpu_allowances(allowance: str, priority: int, expected: tuple[int, int | None, int]) -> None:
-    assert parse_allowance(allowance, priority) == expected
+def test_cpu_allowances(allowance: str, priority: int, whole: int, expected: tuple[int, int | None, int]) -> None:
+    assert parse_allowance(allowance, priority, whole) == expected
 
 
 def test_memory_limits() -> None:
