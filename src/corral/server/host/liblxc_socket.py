@@ -100,11 +100,11 @@ def socket_name(lxcpath: str, name: str) -> str:
 
 
 def pack_device_rule(rule: str, allowed: bool) -> bytes:
-    """liblxc's struct device_item of a rule such as `b 8:* rw`."""
+    """liblxc's struct device_item of a rule such as `b 8:* rw`; it ends with the two pointers of a list."""
     kind, numbers, access = rule.split(" ")
     major, _, minor = numbers.partition(":")
     number = [-1 if text == "*" else int(text) for text in (major, minor)]
-    return struct.pack("=c3xii4si", kind.encode(), *number, access.encode(), int(allowed))
+    return struct.pack("@c3xii4siPP", kind.encode(), *number, access.encode(), int(allowed), 0, 0)
 
 
 def scan_running(lxcpath: str, candidates: Iterable[str] = ()) -> list[str]:
