@@ -59,7 +59,7 @@ def _apply(instance: Instance, container: RunningContainer, facts: HostFacts, na
     wanted = {controller for key in names for controller in _CONTROLLERS.get(key.split(".")[1], ())}
     if {"limits.cpu", "limits.cpu.nodes"} & set(names) and not instance.expanded_config.get("limits.cpu"):
         settings += _all_cpus(facts)
-    for key in keys:
+    for key in names:
         if key.startswith(_HUGE_PAGES) and not instance.expanded_config.get(key):
             settings += cgroup.hugepages_settings(facts.hierarchies, key.removeprefix(_HUGE_PAGES), None)
     for setting in settings:
