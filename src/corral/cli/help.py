@@ -73,13 +73,19 @@ def _command_rows(command: Command, is_root: bool, all_commands: bool, deep: boo
     return rows
 
 
-def _flag_lines(flags: Sequence[Flag]) -> str:
+def flag_rows(flags: Sequence[Flag]) -> list[tuple[str, str]]:
+    """Flags by name: how each is written, and what it does."""
     rows = []
     for flag in sorted(flags, key=lambda flag: flag.name):
         left = f"  -{flag.short}, --{flag.name}" if flag.short else f"      --{flag.name}"
         if flag.implied:
             left += f'[="{flag.implied}"]'
         rows.append((left, flag.doc + _default_note(flag)))
+    return rows
+
+
+def _flag_lines(flags: Sequence[Flag]) -> str:
+    rows = flag_rows(flags)
     width = max(len(left) for left, _ in rows)
     return "\n".join(f"{left:<{width}}   {doc}" for left, doc in rows)
 

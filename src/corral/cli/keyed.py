@@ -6,6 +6,7 @@ A `Kind` says where the records are and what they are called; the functions here
 from __future__ import annotations
 
 from corral.cli import output
+from corral.cli.command import switch
 from corral.cli.session import order, parse_settings, pick
 from corral.client.server import escape
 from corral.errors import CorralError
@@ -51,6 +52,42 @@ class Kind:
         return server, f"{self.path}/{escape(resource.name)}", resource.name
 
 
+PROPERTY = switch("property", "The key is a field of the record itself, as its description is", "p")
+"""For get, set and unset."""
+
+
+def wants_property(invocation: Invocation) -> bool:
+    """Whether a field of the record is meant rather than a config key."""
+    return bool(invocation.values.get("property"))
+
+
+def show_field(record: dict[str, Any], writable: tuple[str, ...], key: str, what: str) -> None:
+    """Print a field that can be changed; what has parts is printed as YAML."""
+    from corral.client.yaml_output import render_yaml
+
+    if key not in writable:
+        raise CorralError(f'The property "{key}" does not exist on the {what}')
+    value = record.get(key)
+    if isinstance(value, dict | list):
+        output.write(render_yaml(value))
+    else:
+        output.line(str(value).lower() if isinstance(value, bool) else "" if value is None else str(value))
+
+
+def set_fields(record: dict[str, Any], settings: dict[str, str], what: str) -> None:
+    """Give fields of a record new values, of the types that they have; an empty text empties a field."""
+    for key, text in settings.items():
+        if key not in record or isinstance(record[key], dict | list):
+            known = ", ".join(name for name, value in record.items() if not isinstance(value, dict | list))
+            raise CorralError(f'The property "{key}" of the {what} cannot be set from text: use one of {known}')
+        if isinstance(record[key], bool):
+            if text.lower() not in ("", "true", "false", "1", "0"):
+                raise CorralError(f'The property "{key}" of the {what} is true or false, not "{text}"')
+            record[key] = text.lower() in ("true", "1")
+        else:
+            record[key] = text
+
+
 def show(kind: Kind, invocation: Invocation) -> int:
     """Print a record as YAML."""
     from corral.client.yaml_output import render_yaml
@@ -65,9 +102,12 @@ def show(kind: Kind, invocation: Invocation) -> int:
 
 def get(kind: Kind, invocation: Invocation, *, empty_line: bool = False) -> int:
     """Print the value of a config key; an unset one prints nothing, or an empty line."""
-    server, path, _ = kind.locate(invocation)
-    config = server.get(path).get("config") or {}
+    server, path, name = kind.locate(invocation)
     key = invocation.args[1]
+    if wants_property(invocation):
+        show_field(server.get(path), kind.writable, key, f'{path.split("/")[1].rstrip("s")} "{name}"')
+        return 0
+    config = server.get(path).get("config") or {}
     if key in config or empty_line:
         output.line(str(config.get(key, "")))
     return 0
@@ -75,13 +115,16 @@ def get(kind: Kind, invocation: Invocation, *, empty_line: bool = False) -> int:
 
 def set_keys(kind: Kind, invocation: Invocation) -> int:
     """Set config keys."""
-    server, path, _ = kind.locate(invocation)
+    server, path, name = kind.locate(invocation)
     body, etag = server.get_tagged(path)
     if kind.check:
         kind.check(body)
     settings = parse_settings(invocation.args[1:])
     record = pick(body, kind.writable)
-    record["config"] = {**(record.get("config") or {}), **settings}
+    if wants_property(invocation):
+        set_fields(record, settings, f'{path.split("/")[1].rstrip("s")} "{name}"')
+    else:
+        record["config"] = {**(record.get("config") or {}), **settings}
     server.put(path, record, etag)
     return 0
 

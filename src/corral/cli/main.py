@@ -34,6 +34,7 @@ ENTRIES = {
     "init": ("launch", "INIT", "Create instances from images", True),
     "launch": ("launch", "COMMAND", "Create and start instances from images", False),
     "list": ("list", "COMMAND", "List instances", False),
+    "manpage": ("manpage", "COMMAND", "Generate manpages for all commands", True),
     "monitor": ("monitor", "COMMAND", "Monitor a local or remote {title} server", True),
     "move": ("move", "COMMAND", "Move instances within or in between {title} servers", False),
     "network": ("network", "COMMAND", "Manage and attach instances to networks", False),
@@ -54,7 +55,7 @@ ENTRIES = {
     "version": ("version", "COMMAND", "Show local and remote versions", False),
     "warning": ("warning", "COMMAND", "Manage warnings", False),
 }
-WORD_ALIASES = {"cp": "copy", "ls": "list", "mv": "move", "rm": "delete"}
+WORD_ALIASES = {"cp": "copy", "freeze": "pause", "ls": "list", "mv": "move", "rm": "delete"}
 ROOT_FLAGS = (switch("all", "Show less common commands"), *GLOBAL_FLAGS)
 ALIAS_GUARD = "LXC_ALIASES"
 INTERRUPTED = 130
@@ -137,6 +138,11 @@ def _unknown(word: str, path: str, names: list[str]) -> UsageError:
     found = suggestions_for(word, names)
     hint = "\n\nDid you mean this?\n" + "".join(f"\t{name}\n" for name in found) if found else ""
     return UsageError(f'unknown command "{word}" for "{path}"{hint}')
+
+
+def load_root(product: Product) -> Command:
+    """The root with the declarations of all commands: slow, for what needs all of them."""
+    return _full_chain([_root(product)], True)[0]
 
 
 def print_usage_of(invocation: Invocation) -> None:
@@ -230,17 +236,17 @@ def _print_help(product: Product, chain: list[Command], deep: bool, *, all_comma
     from corral.cli.help import render_help
 
     text = render_help(_full_chain(chain, deep), ROOT_FLAGS, all_commands=all_commands, deep=deep)
-    output.write(_named(product, text))
+    output.write(named(product, text))
 
 
 def _print_usage(product: Product, chain: list[Command]) -> None:
     from corral.cli import output
     from corral.cli.help import render_usage
 
-    output.warn(_named(product, render_usage(_full_chain(chain, False), ROOT_FLAGS)).rstrip("\n"))
+    output.warn(named(product, render_usage(_full_chain(chain, False), ROOT_FLAGS)).rstrip("\n"))
 
 
-def _named(product: Product, text: str) -> str:
+def named(product: Product, text: str) -> str:
     """A help text with the product's names in place of the placeholders."""
     return text.replace("{client}", product.client).replace("{title}", product.title)
 

@@ -10,6 +10,8 @@ from corral.errors import CorralError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from corral.cli.session import Session
     from corral.client.server import Server
 
@@ -143,8 +145,8 @@ _TIMEOUT = number("timeout", "Time to wait for the instance before killing it")
 _USE = "[<remote>:]<instance> [[<remote>:]<instance>...]"
 
 
-def _command(name: str, short: str, *flags: Flag, long: str = "", hidden: bool = False) -> Command:
-    return Command(f"{name} {_USE}", short, run, (0, ANY_NUMBER_OF), flags=(_ALL, *flags), long=long, hidden=hidden)
+def _command(name: str, short: str, *flags: Flag, **more: Any) -> Command:
+    return Command(f"{name} {_USE}", short, run, (0, ANY_NUMBER_OF), flags=(_ALL, *flags), **more)
 
 
 START = _command("start", "Start instances", switch("stateless", "Ignore the instance state"), CONSOLE)
@@ -153,6 +155,7 @@ RESTART = _command("restart", "Restart instances", CONSOLE, _FORCE, _TIMEOUT)
 PAUSE = _command(
     "pause",
     "Pause instances",
+    aliases=("freeze",),
     long='Pause instances\n\nThe opposite of "{client} pause" is "{client} start".',
     hidden=True,
 )

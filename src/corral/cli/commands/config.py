@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corral.cli import output
+from corral.cli import keyed, output
 from corral.cli.command import ANY_NUMBER_OF, TARGET, Command, Invocation, switch
 from corral.cli.records import (
     INSTANCE,
@@ -79,11 +79,24 @@ def show(invocation: Invocation) -> int:
     return 0
 
 
+def _fields_of(resource: Resource) -> tuple[dict[str, Any], tuple[str, ...], str]:
+    """An instance or snapshot, which of its fields can be changed, and its ETag."""
+    if not resource.name:
+        raise CorralError("--property cannot be used with a server")
+    writable = SNAPSHOT_WRITABLE if "/" in resource.name else INSTANCE_WRITABLE
+    body, etag = resource.server.get_tagged(_path(resource.name))
+    return body, writable, etag
+
+
 def get(invocation: Invocation) -> int:
     """Print the value of a key."""
     args = invocation.args
     resource = _locate(invocation, args[0] if len(args) > 1 else "")
     key = args[-1]
+    if keyed.wants_property(invocation):
+        record, writable, _ = _fields_of(resource)
+        keyed.show_field(record, writable, key, f'instance "{resource.name}"')
+        return 0
     if resource.name:
         field = "expanded_config" if invocation.switch("expanded") else "config"
         output.line(str((resource.server.get(_path(resource.name))[field] or {}).get(key, "")))
@@ -119,6 +132,12 @@ def _change(invocation: Invocation, args: list[str], *, unset: bool) -> int:
     server_only = _names_server_only(args)
     resource = _locate(invocation, "" if server_only else args[0])
     settings = args if server_only else args[1:]
+    if keyed.wants_property(invocation):
+        record, writable, etag = _fields_of(resource)
+        record = pick(record, writable)
+        keyed.set_fields(record, parse_settings(settings), f'instance "{resource.name}"')
+        resource.server.run("PUT", _path(resource.name), record, etag)
+        return 0
     if resource.name:
         _change_instance(resource, parse_settings(settings), unset=unset)
         return 0
@@ -203,14 +222,14 @@ COMMAND = Command(
             "Get values for instance or server configuration keys",
             get,
             (1, 2),
-            flags=(_EXPANDED, TARGET),
+            flags=(_EXPANDED, keyed.PROPERTY, TARGET),
         ),
         Command(
             "set [<remote>:][<instance>] <key>=<value>...",
             "Set instance or server configuration keys",
             set_keys,
             (1, ANY_NUMBER_OF),
-            flags=(TARGET,),
+            flags=(keyed.PROPERTY, TARGET),
             long="""Set instance or server configuration keys
 
 A single key may also be set with:
@@ -233,7 +252,7 @@ A single key may also be set with:
             "Unset instance or server configuration keys",
             unset,
             (1, 2),
-            flags=(TARGET,),
+            flags=(keyed.PROPERTY, TARGET),
         ),
         *_commands(),
     ),

@@ -289,7 +289,7 @@ COMMAND = Command(
             "Get values for network configuration keys",
             bind(keyed.get, KIND),
             (2, 2),
-            flags=(TARGET,),
+            flags=(keyed.PROPERTY, TARGET),
         ),
         Command(f"info {_ONE}", "Get runtime information on networks", info, (1, 1), flags=(TARGET,)),
         Command("list [<remote>:]", "List available networks", list_networks, (0, 1), aliases=("ls",), flags=(FORMAT,)),
@@ -302,7 +302,7 @@ COMMAND = Command(
             "Set network configuration keys",
             bind(keyed.set_keys, KIND),
             (2, ANY_NUMBER_OF),
-            flags=(TARGET,),
+            flags=(keyed.PROPERTY, TARGET),
             long=f"""Set network configuration keys
 
 A single key may also be set with:
@@ -314,7 +314,7 @@ A single key may also be set with:
             "Unset network configuration keys",
             bind(keyed.unset_key, KIND),
             (2, 2),
-            flags=(TARGET,),
+            flags=(keyed.PROPERTY, TARGET),
         ),
     ),
 )

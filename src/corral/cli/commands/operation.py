@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from corral.cli import output, table
-from corral.cli.command import FORMAT, Command, Invocation
+from corral.cli.command import FORMAT, Command, Invocation, switch
 from corral.cli.records import OPERATION
 from corral.cli.session import order
 from corral.client.server import escape
@@ -25,7 +25,10 @@ def list_operations(invocation: Invocation) -> int:
     resource = invocation.session.resource(invocation.arg(0))
     if resource.name:
         raise CorralError("Filtering isn't supported yet")
-    by_status = resource.server.get("/operations", {"recursion": "1"}) or {}
+    query = {"recursion": "1"}
+    if invocation.switch("all-projects"):
+        query["all-projects"] = "true"
+    by_status = resource.server.get("/operations", query) or {}
     operations = [entry for entries in by_status.values() for entry in entries or ()]
     is_clustered = resource.server.is_clustered
     rows = []
@@ -70,7 +73,12 @@ COMMAND = Command(
             aliases=("cancel", "rm"),
         ),
         Command(
-            "list [<remote>:]", "List background operations", list_operations, (0, 1), aliases=("ls",), flags=(FORMAT,)
+            "list [<remote>:]",
+            "List background operations",
+            list_operations,
+            (0, 1),
+            aliases=("ls",),
+            flags=(switch("all-projects", "List operations from all projects"), FORMAT),
         ),
         Command(
             f"show {_ONE}",

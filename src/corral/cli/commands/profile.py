@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from corral.cli import keyed, table
-from corral.cli.command import ANY_NUMBER_OF, FORMAT, Command, Invocation, text
+from corral.cli.command import ANY_NUMBER_OF, FORMAT, Command, Invocation, switch, text
 from corral.cli.commands.config import update_instance
 from corral.cli.commands.config_device import device_command
 from corral.cli.keyed import Kind, bind
 from corral.cli.records import PROFILE, PROFILE_WRITABLE
 from corral.cli.session import Resource, order, pick
-from corral.client.server import escape
+from corral.client.server import ApiError, escape
 from corral.errors import CorralError
 
 TYPE_CHECKING = False
@@ -88,7 +88,16 @@ def copy(invocation: Invocation) -> int:
     if invocation.text("target-project"):
         server = server.with_project(invocation.text("target-project"))
     body = source.server.get(f"/profiles/{escape(source.name)}")
-    server.post("/profiles", {**pick(body, PROFILE_WRITABLE), "name": target.name or source.name})
+    record, name = pick(body, PROFILE_WRITABLE), target.name or source.name
+    if invocation.switch("refresh"):
+        try:
+            server.put(f"/profiles/{escape(name)}", record)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+        else:
+            return 0
+    server.post("/profiles", {**record, "name": name})
     return 0
 
 
@@ -135,7 +144,10 @@ COMMAND = Command(
             copy,
             (2, 2),
             aliases=("cp",),
-            flags=(text("target-project", "Copy to a project different from the source"),),
+            flags=(
+                switch("refresh", "Update the target profile from the source if it already exists"),
+                text("target-project", "Copy to a project different from the source"),
+            ),
         ),
         Command(f"create {_ONE}", "Create profiles", create, (1, 1)),
         Command(f"delete {_ONE}", "Delete profiles", bind(keyed.delete, KIND, "Profile"), (1, 1), aliases=("rm",)),
@@ -152,6 +164,7 @@ COMMAND = Command(
             "Get values for profile configuration keys",
             bind(keyed.get, KIND, empty_line=True),
             (2, 2),
+            flags=(keyed.PROPERTY,),
         ),
         Command("list [<remote>:]", "List profiles", list_profiles, (0, 1), aliases=("ls",), flags=(FORMAT,)),
         Command("remove [<remote>:]<instance> <profile>", "Remove profiles from instances", remove, (2, 2)),
@@ -163,12 +176,19 @@ COMMAND = Command(
             "Set profile configuration keys",
             bind(keyed.set_keys, KIND),
             (2, ANY_NUMBER_OF),
+            flags=(keyed.PROPERTY,),
             long=f"""Set profile configuration keys
 
 A single key may also be set with:
     {{client}} profile set {_ONE} <key> <value>""",
         ),
         Command(f"show {_ONE}", "Show profile configurations", bind(keyed.show, KIND), (1, 1)),
-        Command(f"unset {_ONE} <key>", "Unset profile configuration keys", bind(keyed.unset_key, KIND), (2, 2)),
+        Command(
+            f"unset {_ONE} <key>",
+            "Unset profile configuration keys",
+            bind(keyed.unset_key, KIND),
+            (2, 2),
+            flags=(keyed.PROPERTY,),
+        ),
     ),
 )

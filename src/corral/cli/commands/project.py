@@ -139,6 +139,7 @@ COMMAND = Command(
             "Get values for project configuration keys",
             bind(keyed.get, KIND, empty_line=True),
             (2, 2),
+            flags=(keyed.PROPERTY,),
         ),
         Command(f"info {_ONE}", "Get a summary of resource allocations", info, (1, 1), flags=(FORMAT,)),
         Command("list [<remote>:]", "List projects", list_projects, (0, 1), aliases=("ls",), flags=(FORMAT,)),
@@ -148,6 +149,7 @@ COMMAND = Command(
             "Set project configuration keys",
             bind(keyed.set_keys, KIND),
             (2, ANY_NUMBER_OF),
+            flags=(keyed.PROPERTY,),
             long=f"""Set project configuration keys
 
 A single key may also be set with:
@@ -155,6 +157,12 @@ A single key may also be set with:
         ),
         Command(f"show {_ONE}", "Show project options", bind(keyed.show, KIND), (1, 1)),
         Command(f"switch {_ONE}", "Switch the current project", switch_to, (1, 1)),
-        Command(f"unset {_ONE} <key>", "Unset project configuration keys", bind(keyed.unset_key, KIND), (2, 2)),
+        Command(
+            f"unset {_ONE} <key>",
+            "Unset project configuration keys",
+            bind(keyed.unset_key, KIND),
+            (2, 2),
+            flags=(keyed.PROPERTY,),
+        ),
     ),
 )

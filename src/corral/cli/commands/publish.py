@@ -49,9 +49,19 @@ def run(invocation: Invocation) -> int:
     image_server = session.remotes.server(image_remote)
     if is_remote:
         _send(invocation, server, fingerprint, image_server)
+    former = _targets(image_server, invocation.texts("alias")) if invocation.switch("reuse") else set()
     ensure_aliases(image_server, invocation.texts("alias"), fingerprint)
+    for other in former - {fingerprint}:
+        if not image_server.get(f"/images/{escape(other)}").get("aliases"):
+            image_server.run("DELETE", f"/images/{escape(other)}")
     output.line(f"Instance published with fingerprint: {fingerprint}")
     return 0
+
+
+def _targets(server: Server, aliases: list[str]) -> set[str]:
+    """The images that have some aliases now."""
+    known = server.get("/images/aliases", {"recursion": "1"}) or ()
+    return {entry["target"] for entry in known if entry["name"] in aliases}
 
 
 def _send(invocation: Invocation, server: Server, fingerprint: str, target: Server) -> None:
@@ -113,6 +123,7 @@ COMMAND = Command(
         texts("alias", "New alias to define at target"),
         switch("force", "Stop the instance if currently running", "f"),
         text("compression", "Compression algorithm to use (none for uncompressed)"),
+        switch("reuse", "Delete the image that had the aliases before, where none is left to it"),
         text("expire", "Image expiration date (format: rfc3339)"),
     ),
 )

@@ -148,7 +148,7 @@ COMMAND = Command(
             "Get values for storage pool configuration keys",
             bind(keyed.get, KIND),
             (2, 2),
-            flags=(TARGET,),
+            flags=(keyed.PROPERTY, TARGET),
         ),
         Command(
             f"info {_ONE}",
@@ -165,7 +165,7 @@ COMMAND = Command(
             "Set storage pool configuration keys",
             bind(keyed.set_keys, KIND),
             (2, ANY_NUMBER_OF),
-            flags=(TARGET,),
+            flags=(keyed.PROPERTY, TARGET),
             long=f"""Set storage pool configuration keys
 
 A single key may also be set with:
@@ -183,7 +183,7 @@ A single key may also be set with:
             "Unset storage pool configuration keys",
             bind(keyed.unset_key, KIND),
             (2, 2),
-            flags=(TARGET,),
+            flags=(keyed.PROPERTY, TARGET),
         ),
         storage_volume.COMMAND,
     ),

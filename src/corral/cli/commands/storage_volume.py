@@ -49,6 +49,11 @@ class Volume:
         self.snapshot = fields[1] if len(fields) == 2 else ""
 
     @property
+    def writable(self) -> tuple[str, ...]:
+        """The fields that can be changed."""
+        return ("description", "expires_at") if self.snapshot else VOLUME_WRITABLE
+
+    @property
     def collection(self) -> str:
         """The path of the pool's volumes of this kind."""
         return f"/storage-pools/{escape(self.pool)}/volumes/{self.kind}"
@@ -97,7 +102,6 @@ def edit(invocation: Invocation) -> int:
     from corral.client.yaml_output import render_yaml
 
     volume = Volume(invocation)
-    writable = ("description", "expires_at") if volume.snapshot else VOLUME_WRITABLE
 
     def fetch() -> tuple[str, str]:
         body, etag = volume.server.get_tagged(volume.path)
@@ -105,7 +109,7 @@ def edit(invocation: Invocation) -> int:
         return render_yaml(order(body, fields, ("restore",))), etag
 
     def store(content: str, etag: str) -> None:
-        volume.server.put(volume.path, parse_record(content, writable), etag)
+        volume.server.put(volume.path, parse_record(content, volume.writable), etag)
 
     edit_record(_HEADER, fetch, store)
     return 0
@@ -114,7 +118,11 @@ def edit(invocation: Invocation) -> int:
 def get(invocation: Invocation) -> int:
     """Print the value of a key."""
     volume = Volume(invocation)
-    config = volume.server.get(volume.path).get("config") or {}
+    body = volume.server.get(volume.path)
+    if keyed.wants_property(invocation):
+        keyed.show_field(body, volume.writable, invocation.args[2], f'storage volume "{invocation.args[1]}"')
+        return 0
+    config = body.get("config") or {}
     if invocation.args[2] in config:
         output.line(config[invocation.args[2]])
     return 0
@@ -124,11 +132,15 @@ def set_keys(invocation: Invocation) -> int:
     """Set keys of a volume."""
     volume = Volume(invocation)
     settings = parse_settings(invocation.args[2:])
-    if volume.snapshot:
+    if volume.snapshot and not keyed.wants_property(invocation):
         raise CorralError("Snapshots are read-only and can't have their configuration changed")
     body, etag = volume.server.get_tagged(volume.path)
-    body["config"] = {**(body.get("config") or {}), **settings}
-    volume.server.put(volume.path, pick(body, VOLUME_WRITABLE), etag)
+    record = pick(body, volume.writable)
+    if keyed.wants_property(invocation):
+        keyed.set_fields(record, settings, f'storage volume "{invocation.args[1]}"')
+    else:
+        record["config"] = {**(record.get("config") or {}), **settings}
+    volume.server.put(volume.path, record, etag)
     return 0
 
 
@@ -279,7 +291,7 @@ A volume is a custom one unless its type stands before its name, as in container
             "Get values for storage volume configuration keys",
             get,
             (3, 3),
-            flags=(TARGET,),
+            flags=(keyed.PROPERTY, TARGET),
         ),
         Command(f"info {_ONE}", "Show storage volume state information", info, (2, 2), flags=(TARGET,)),
         Command(
@@ -295,7 +307,7 @@ A volume is a custom one unless its type stands before its name, as in container
             "Set storage volume configuration keys",
             set_keys,
             (3, ANY_NUMBER_OF),
-            flags=(TARGET,),
+            flags=(keyed.PROPERTY, TARGET),
             long=f"""Set storage volume configuration keys
 
 A single key may also be set with:
@@ -324,6 +336,12 @@ A single key may also be set with:
                 TARGET,
             ),
         ),
-        Command(f"unset {_ONE} <key>", "Unset storage volume configuration keys", unset, (3, 3), flags=(TARGET,)),
+        Command(
+            f"unset {_ONE} <key>",
+            "Unset storage volume configuration keys",
+            unset,
+            (3, 3),
+            flags=(keyed.PROPERTY, TARGET),
+        ),
     ),
 )
