@@ -41,6 +41,8 @@ EXIT_NOT_FOUND = 127
 _NR_CLONE3 = 435
 _NR_CLONE = {"x86_64": 56, "aarch64": 220, "riscv64": 220, "ppc64le": 120}
 _PR_SET_DUMPABLE = 4
+_PR_SCHED_CORE = 62
+_PR_SCHED_CORE_SHARE_FROM = 3
 _MAX_MESSAGE = 262144
 _MAX_FDS = 8
 _REPORT = struct.Struct("=iii")
@@ -121,11 +123,19 @@ def write_procs(directory: str) -> None:
         os.close(fd)
 
 
+def share_cores(pid: int) -> None:
+    """Run only on cores that no process but those of another's container is on (core scheduling)."""
+    if libc.prctl(_PR_SCHED_CORE, _PR_SCHED_CORE_SHARE_FROM, pid, 0, 0) != 0:
+        raise EnterFailed("Sharing the cores of the container", ctypes.get_errno())
+
+
 def run_exec(request: dict[str, Any], fds: list[int], report: int) -> NoReturn:
     """Child: enter the container, leave the sibling that executes, tell the zygote its pid, end."""
     pidfd, stdio = fds[0], fds[1:4]
     try:
         join_cgroups(request["cgroups"], tuple(request["owner"]))
+        if request["core_of"]:
+            share_cores(request["core_of"])
         proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         setns(pidfd, CLONE_NEWNS | CLONE_NEW_OTHERS | (CLONE_NEWUSER if request["userns"] else 0))
         pid = clone_sibling()

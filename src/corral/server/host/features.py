@@ -1,5 +1,6 @@
 """What the kernel and the installed tools can do, found by trying; each answer is found once per process."""
 
+import ctypes
 import os
 import platform
 import re
@@ -7,11 +8,11 @@ import shutil
 import socket
 import subprocess
 from functools import cache
-from pathlib import Path
 
 from corral.server.host import mount, sysfs
 
 _PROBE_TIMEOUT_S = 10.0
+_PR_SCHED_CORE, _PR_SCHED_CORE_GET = 62, 0
 _VERSION = re.compile(r"v?(\d+(?:\.\d+)+)")
 
 LXC_FEATURES = (
@@ -142,10 +143,11 @@ def supports_btrfs() -> bool:
 
 
 @cache
-def has_apparmor() -> bool:
-    """Whether AppArmor is on and its parser is installed."""
-    enabled = sysfs.read_text("/sys/module/apparmor/parameters/enabled") == "Y"
-    return enabled and Path("/sys/kernel/security/apparmor").is_dir() and shutil.which("apparmor_parser") is not None
+def supports_core_scheduling() -> bool:
+    """Whether processes can be kept from sharing a core with others; needs the kernel's, threads in cores, liblxc."""
+    cookie = ctypes.c_ulong(0)
+    found = ctypes.CDLL(None).prctl(_PR_SCHED_CORE, _PR_SCHED_CORE_GET, 0, 0, ctypes.byref(cookie)) == 0
+    return found and get_lxc_features().get("core_scheduling", False)
 
 
 @cache

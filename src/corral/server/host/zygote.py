@@ -35,7 +35,8 @@ class ExecRequest:
     """A command for a container. `uid`, `gid` and `groups` are the container's, `owner` is its root on the host.
 
     `cgroups` are the directories to join. `userns` says whether the container has a user namespace of its own.
-    `rlimits` are (resource, soft, hard). With `attach` liblxc enters the container, as it must for a privileged one.
+    `rlimits` are (resource, soft, hard). `core_of` is a process whose cores are shared (0: no core scheduling). With
+    `attach` liblxc enters the container, as it must for a privileged one.
     """
 
     argv: Sequence[str]
@@ -49,6 +50,7 @@ class ExecRequest:
     userns: bool = True
     owner: tuple[int, int] = (0, 0)
     apparmor: str = ""
+    core_of: int = 0
     rlimits: Sequence[tuple[int, int, int]] = ()
     attach: "Attach | None" = None
 
@@ -160,6 +162,7 @@ class Zygote:
             "userns": request.userns,
             "owner": list(request.owner),
             "apparmor": request.apparmor,
+            "core_of": request.core_of,
             "rlimits": [list(limit) for limit in request.rlimits],
             "attach": attach and {"lxcpath": attach.lxcpath, "name": attach.name, "config": attach.config},
         }

@@ -14,6 +14,7 @@ from corral.server.host.liblxc_socket import scan_running
 from corral.server.host.threads import in_thread
 from corral.server.host.zygote import Zygote
 from corral.server.instances import (
+    apparmor,
     attach,
     busy,
     delete,
@@ -59,7 +60,7 @@ _PARALLEL_STOPS = 8
 
 async def add_parts(context: Context) -> None:
     """Find out what the host offers and make the daemon's parts for instances."""
-    found = await in_thread(facts.detect)
+    found = await in_thread(facts.detect, context.member.product)
     context.parts.add(found, HostFacts)
     if not found.in_user_namespace:
         await in_thread(host_limits.raise_host_limits)
@@ -75,6 +76,7 @@ async def add_parts(context: Context) -> None:
     await scheduling.add_part(context)
     hotplug.add_part(context)
     exits.watch(context)
+    await apparmor.report(context)
     reactions.listen(context)
 
 
@@ -157,6 +159,7 @@ async def _ended_meanwhile(context: Context, instance: Instance) -> None:
     told = await in_thread(path.exists)
     target = await in_thread(runtime.read_target, path) if told else "reboot"
     await interception.stop(context, instance)
+    await apparmor.unload(context, instance)
     await attach.detach_all(context, instance)
     if instance.ephemeral and target != "reboot":
         await delete.remove(context, instance)

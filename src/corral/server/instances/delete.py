@@ -9,7 +9,7 @@ from corral.errors import InvalidRequest
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.host.threads import in_thread
-from corral.server.instances import attach, busy, files, root_volume, running, snapshot_removal, start, store
+from corral.server.instances import apparmor, attach, busy, files, root_volume, running, snapshot_removal, start, store
 from corral.server.instances.model import (
     Instance,
     backups_dir,
@@ -88,6 +88,7 @@ def remove_files(context: Context, instance: Instance) -> None:
     """Remove the link, logs and directories of an instance."""
     member = context.member
     root_volume.remove_link(member, instance)
+    apparmor.remove(context, instance)
     for path in (seccomp_path(member, instance), target_path(member, instance)):
         path.unlink(missing_ok=True)
     _remove_tree(log_dir(member, instance))

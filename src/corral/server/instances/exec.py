@@ -20,7 +20,7 @@ from corral.server.events.model import Lifecycle
 from corral.server.host import fdio, terminal
 from corral.server.host.threads import in_thread
 from corral.server.host.zygote import Attach, ExecRequest, Running, Zygote
-from corral.server.instances import idmaps, running, store
+from corral.server.instances import apparmor, idmaps, running, store
 from corral.server.instances.channels import Channel, Connections, Disconnected, pump_in, pump_out, until_disconnected
 from corral.server.instances.model import Instance, containers_dir, log_dir
 from corral.server.instances.running import RunningContainer
@@ -119,6 +119,8 @@ async def start(target: Target, body: InstanceExecPost, stdio: tuple[int, int, i
             tty=tty,
             userns=idmap is not None,
             owner=_root_on_host(instance),
+            apparmor=apparmor.label(context, instance) if apparmor.host(context).loads_profiles else "",
+            core_of=container.init_pid if context.parts[HostFacts].core_scheduling else 0,
             attach=_attach(context, instance) if needs_liblxc(instance, privileged=idmap is None) else None,
         )
         command = await context.parts[Zygote].exec(request, init, stdio)

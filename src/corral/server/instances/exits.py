@@ -6,7 +6,19 @@ from corral.errors import CorralError
 from corral.server.background import Background
 from corral.server.context import Context
 from corral.server.host.threads import in_thread
-from corral.server.instances import attach, busy, cpus, delete, files, hotplug, interception, root_volume, start, store
+from corral.server.instances import (
+    apparmor,
+    attach,
+    busy,
+    cpus,
+    delete,
+    files,
+    hotplug,
+    interception,
+    root_volume,
+    start,
+    store,
+)
 from corral.server.instances.container import runtime
 from corral.server.instances.model import Instance, seccomp_path, target_path
 from corral.server.instances.running import Running, RunningContainer
@@ -32,6 +44,7 @@ async def _clean_up(context: Context, instance: Instance, container: RunningCont
     files.release(context, instance.id)
     target = await in_thread(runtime.read_target, target_path(member, instance))
     await interception.stop(context, instance)
+    await apparmor.unload(context, instance)
     forgotten = await attach.detach_all(context, instance)
     volume = await root_volume.find(context, instance)
     if volume is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from corral.errors import Forbidden
 from corral.product import Product
-from corral.server.host import cgroup, features, sysfs
+from corral.server.host import apparmor, cgroup, features, sysfs
 from corral.server.host.idmap import parse_raw_idmap
 from corral.server.instances import host_limits
 from corral.server.instances.keys import parse_raw_lxc
@@ -38,8 +38,10 @@ _LXCFS = (
 )
 
 
-def detect() -> HostFacts:
+def detect(product: Product) -> HostFacts:
     """Look at the host. Reads /proc and /sys: call it in a thread."""
+    in_user_namespace = features.is_in_user_namespace()
+    without_apparmor = os.environ.get(f"{product.prefix}_SECURITY_APPARMOR") == "false"
     hierarchies = cgroup.detect_hierarchies()
     lxcfs = features.find_lxcfs()
     return HostFacts(
@@ -53,7 +55,9 @@ def detect() -> HostFacts:
         has_mqueue=os.path.isdir("/dev/mqueue"),
         lxcfs=tuple(path for path in _LXCFS if lxcfs and os.path.exists(lxcfs + path)),
         lxcfs_dir=lxcfs or "",
-        in_user_namespace=features.is_in_user_namespace(),
+        in_user_namespace=in_user_namespace,
+        apparmor=apparmor.detect(disabled=without_apparmor, in_user_namespace=in_user_namespace),
+        core_scheduling=features.supports_core_scheduling(),
     )
 
 

@@ -10,7 +10,18 @@ from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle
 from corral.server.host.threads import in_thread
-from corral.server.instances import attach, backup_file, busy, files, identities, names, root_volume, running, store
+from corral.server.instances import (
+    apparmor,
+    attach,
+    backup_file,
+    busy,
+    files,
+    identities,
+    names,
+    root_volume,
+    running,
+    store,
+)
 from corral.server.instances.model import Instance, backups_dir, log_dir
 from corral.server.rollback import finish
 from corral.server.storage import store as storage
@@ -83,6 +94,7 @@ async def _finish(context: Context, instance: Instance, new_name: str, *, templa
 
 def _move_files(context: Context, old: Instance, new: Instance) -> None:
     root_volume.remove_link(context.member, old)
+    apparmor.remove(context, old)
     for directory in (log_dir, backups_dir):
         with contextlib.suppress(FileNotFoundError):
             directory(context.member, old).rename(directory(context.member, new))

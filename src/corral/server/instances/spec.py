@@ -7,6 +7,7 @@ from pathlib import Path
 from corral import architectures, units
 from corral.server.devices.model import Attachment, Mount, Nic
 from corral.server.host import cgroup
+from corral.server.host.apparmor import NO_APPARMOR, AppArmor
 from corral.server.host.cgroup import Hierarchies, Setting
 from corral.server.host.idmap import IdMap
 from corral.server.instances import keys, nvidia
@@ -30,6 +31,9 @@ class HostFacts:
     """Files below the lxcfs mount that replace those of the same path in the container."""
     lxcfs_dir: str = "/var/lib/lxcfs"
     in_user_namespace: bool = False
+    apparmor: AppArmor = NO_APPARMOR
+    core_scheduling: bool = False
+    """Whether a container can have cores to itself while its processes run."""
     has_mqueue: bool = True
     shares: tuple[tuple[str, str], ...] = ()
     """Settings of each unprivileged container's namespace: what it may take of what all share."""
@@ -47,6 +51,8 @@ class Paths:
     seccomp: Path | None
     guest_api: Path | None = None
     """The directory that is shown as /dev/lxd."""
+    apparmor: str = "unconfined"
+    """The AppArmor profile."""
     intercept: Path | None = None
     """Where intercepted system calls are answered."""
 

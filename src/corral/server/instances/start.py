@@ -14,6 +14,7 @@ from corral.server.host import command, idmap, mount
 from corral.server.host.idmap import IdMap
 from corral.server.host.threads import in_thread
 from corral.server.instances import (
+    apparmor,
     attach,
     busy,
     cpus,
@@ -228,8 +229,11 @@ async def _spawn(state: _Start, undo: Rollback) -> None:
         target=target_path(member, instance),
         seccomp=seccomp_path(member, instance) if policy is not None else None,
         guest_api=guests.directory(member) if guests.is_offered(instance.expanded_config) else None,
+        apparmor=apparmor.label(context, instance),
         intercept=interception.socket_path(context, instance) if intercepted else None,
     )
+    undo.add(apparmor.unload, context, instance)
+    await apparmor.load(context, instance)
     if intercepted:
         undo.add(interception.stop, context, instance)
         await interception.start(context, instance)

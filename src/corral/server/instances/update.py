@@ -16,6 +16,7 @@ from corral.server.devices import registry
 from corral.server.devices.disk import is_root_disk
 from corral.server.devices.model import HotPluggable, Placed
 from corral.server.instances import (
+    apparmor,
     attach,
     backup_file,
     busy,
@@ -201,6 +202,8 @@ def _reset_volatile(old: Instance, new: Instance, changes: _DeviceChanges) -> di
 async def _apply(context: Context, old: Instance, new: Instance, change: Change) -> None:
     check_change(old, new)
     facts.check_privilege(context.member.product, new.expanded_config)
+    if any(old.expanded_config.get(key) != new.expanded_config.get(key) for key in apparmor.KEYS):
+        await apparmor.check(context, new)
     changes = _device_changes(old, new)
     config = dict(change.config)
     for key in _reset_volatile(old, new, changes):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from corral.server.devices.model import Attachment, Mount, Nic
+from corral.server.host.apparmor import AppArmor
 from corral.server.host.cgroup import Hierarchies
 from corral.server.host.idmap import IdRange
 from corral.server.instances import idmaps, nvidia
@@ -105,6 +106,17 @@ def test_a_privileged_container() -> None:
     assert not [line for line in lines if "idmap" in line]
     inside = rendered(replace(FACTS, in_user_namespace=True), privileged=True)
     assert not [line for line in inside if "devices" in line]
+
+
+def test_what_the_kernel_offers_to_guard_containers() -> None:
+    lines = rendered(replace(FACTS, core_scheduling=True, apparmor=AppArmor(stacking=True)), privileged=True)
+    assert "lxc.sched.core = 1" in lines
+    assert "lxc.cap.drop = sys_time sys_module sys_rawio" in lines
+    paths = replace(PATHS, apparmor="lxd-c1_</x>", intercept=Path("/state/run/1.intercept"))
+    spec = compose(instance(), FACTS, paths, (IDMAP, True), [])
+    assert {"lxc.apparmor.profile = lxd-c1_</x>", "lxc.seccomp.notify.proxy = unix:/state/run/1.intercept"} <= set(
+        lxc_config(spec, FACTS).splitlines()
+    )
 
 
 def test_the_control_groups_of_version_1() -> None:

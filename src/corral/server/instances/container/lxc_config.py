@@ -10,7 +10,9 @@ from corral.server.devices.model import Mount, Nic
 from corral.server.host.cgroup import Layout
 from corral.server.instances.spec import HostFacts, InstanceSpec
 
-_PRIVILEGED_DROP = "sys_time sys_module sys_rawio mac_admin mac_override"
+_PRIVILEGED_DROP = "sys_time sys_module sys_rawio"
+_PROFILE_RIGHTS = " mac_admin mac_override"
+"""Dropped too, unless the container has a namespace of its own for AppArmor profiles."""
 _DEVICE_RULES = (
     "b *:* m",
     "c *:* m",
@@ -76,7 +78,9 @@ def _base(spec: InstanceSpec, facts: HostFacts) -> Iterator[str]:
 
 
 def _security(spec: InstanceSpec, facts: HostFacts) -> Iterator[str]:
-    yield "lxc.apparmor.profile = unconfined"
+    yield f"lxc.apparmor.profile = {spec.paths.apparmor}"
+    if facts.core_scheduling:
+        yield "lxc.sched.core = 1"
     if spec.paths.seccomp is not None:
         yield f"lxc.seccomp.profile = {spec.paths.seccomp}"
     if spec.paths.intercept is not None:
@@ -84,7 +88,7 @@ def _security(spec: InstanceSpec, facts: HostFacts) -> Iterator[str]:
     if spec.idmap is not None:
         yield from spec.idmap.lxc_lines()
         return
-    yield f"lxc.cap.drop = {_PRIVILEGED_DROP}"
+    yield f"lxc.cap.drop = {_PRIVILEGED_DROP}{'' if facts.apparmor.stacking else _PROFILE_RIGHTS}"
     if facts.hierarchies.has("devices") and not facts.in_user_namespace:
         prefix = "lxc.cgroup2" if facts.hierarchies.layout is Layout.UNIFIED else "lxc.cgroup"
         yield f"{prefix}.devices.deny = a"
