@@ -10,28 +10,12 @@ from corral.errors import AlreadyExists, Forbidden, InternalError, InvalidReques
 from corral.server.instances import exec as commands
 from corral.server.instances import files, logs
 from corral.server.instances.channels import Connections, Disconnected, Message, pump_in, pump_out
-from corral.server.instances.model import Instance, InstanceType
+from corral.server.instances.model import Instance
+from harness import records
 
 
 def instance(**config: str) -> Instance:
-    return Instance(
-        id=1,
-        project="default",
-        name="c1",
-        type=InstanceType.CONTAINER,
-        architecture=2,
-        ephemeral=False,
-        stateful=False,
-        created_at="",
-        last_used_at="",
-        description="",
-        pending="",
-        config=config,
-        devices={},
-        profiles=(),
-        expanded_config=config,
-        expanded_devices={},
-    )
+    return records.instance(config=config)
 
 
 class FakeChannel:

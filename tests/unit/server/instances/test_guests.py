@@ -10,7 +10,7 @@ from corral.server.instances import guest_events, guests
 from corral.server.instances.guest_events import QUEUE_LENGTH, GuestEvents
 from corral.server.instances.guests import Suspect
 from corral.server.instances.idmaps import HostIds, plan, to_text
-from corral.server.instances.model import Instance, InstanceType
+from harness import records
 
 HOST, C1, C2, INNER, SHARED = (Namespace(4, number) for number in range(5))
 SUSPECTS = (
@@ -55,23 +55,8 @@ DEVICES = {
     "eth1": {"type": "nic", "hwaddr": "00:16:3e:00:00:09"},
     "root": {"type": "disk", "path": "/"},
 }
-INSTANCE = Instance(
-    id=1,
-    project="p1",
-    name="c1",
-    type=InstanceType.CONTAINER,
-    architecture=2,
-    ephemeral=False,
-    stateful=False,
-    created_at="",
-    last_used_at="",
-    description="",
-    pending="",
-    config=CONFIG,
-    devices=DEVICES,
-    profiles=(),
-    expanded_config={"user.meta-data": "a: b", **CONFIG},
-    expanded_devices=DEVICES,
+INSTANCE = records.instance(
+    project="p1", config=CONFIG, devices=DEVICES, expanded_config={"user.meta-data": "a: b", **CONFIG}
 )
 
 

@@ -5,24 +5,12 @@ from dataclasses import replace
 import pytest
 
 from corral.server.instances import identities
-from corral.server.instances.model import Devices, Instance, InstanceType
+from corral.server.instances.model import Devices
+from harness import records
 
 NICS: Devices = {"eth0": {"type": "nic", "name": "eth0"}, "second": {"type": "nic"}, "root": {"type": "disk"}}
-OLD = Instance(
-    id=1,
-    project="default",
-    name="c1",
-    type=InstanceType.CONTAINER,
-    architecture=2,
-    ephemeral=False,
-    stateful=False,
-    created_at="",
-    last_used_at="",
-    description="",
-    pending="",
+OLD = records.instance(
     config={"volatile.second.name": "eth1"},
-    devices={},
-    profiles=(),
     expanded_config={"user.user-data": "a", "user.foo": "b"},
     expanded_devices=NICS,
 )

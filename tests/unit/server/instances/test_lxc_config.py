@@ -11,7 +11,7 @@ from corral.server.host.cgroup import Hierarchies
 from corral.server.host.idmap import IdRange
 from corral.server.instances import idmaps, nvidia
 from corral.server.instances.container.lxc_config import lxc_config
-from corral.server.instances.model import Instance, InstanceType
+from corral.server.instances.model import Instance
 from corral.server.instances.spec import (
     HostFacts,
     InstanceSpec,
@@ -21,6 +21,7 @@ from corral.server.instances.spec import (
     parse_allowance,
     plan_cpus,
 )
+from harness import records
 
 UNIFIED = Hierarchies({}, Path("/sys/fs/cgroup"), frozenset({"cpu", "cpuset", "memory", "pids", "io", "devices"}))
 V1 = Hierarchies(
@@ -41,24 +42,7 @@ NIC = Nic((("type", "veth"), ("link", "br0"), ("name", "eth0")), "veth1")
 
 def instance(**config: str) -> Instance:
     values = {key.replace("__", "."): value for key, value in config.items()}
-    return Instance(
-        id=1,
-        project="default",
-        name="c1",
-        type=InstanceType.CONTAINER,
-        architecture=2,
-        ephemeral=False,
-        stateful=False,
-        created_at="",
-        last_used_at="",
-        description="",
-        pending="",
-        config=values,
-        devices={},
-        profiles=(),
-        expanded_config=values,
-        expanded_devices={},
-    )
+    return records.instance(config=values)
 
 
 def rendered(facts: HostFacts = FACTS, privileged: bool = False, **config: str) -> list[str]:
