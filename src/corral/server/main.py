@@ -51,6 +51,7 @@ from corral.server.settings import keys
 from corral.server.settings.environment import Environment
 from corral.server.settings.settings import Settings, SettingsChanged
 from corral.server.storage import pools, registry, server_volumes, volumes
+from corral.server.warnings import host as host_warnings
 from corral.server.warnings.record import PRUNE_INTERVAL_S, Recorder
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ OPERATIONS_GRACE_S = 5.0
 Step = Callable[[Context], Awaitable[None]]
 
 START_STEPS: tuple[Step, ...] = (
+    host_warnings.report,
     instances.add_parts,
     pools.mount_all,
     images.sweep,

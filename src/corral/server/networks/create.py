@@ -13,7 +13,7 @@ from corral.server.events.model import Lifecycle
 from corral.server.host.netlink import Netlink
 from corral.server.host.threads import in_thread
 from corral.server.keys import Config
-from corral.server.networks import keys, reservations, store
+from corral.server.networks import keys, problems, reservations, store
 from corral.server.networks.addresses import Subnet, parse_subnet
 from corral.server.networks.guard import Guard
 from corral.server.networks.model import Network, NetworkStatus, NetworkType
@@ -54,6 +54,7 @@ async def create_network(context: Context, project: str, body: NetworksPost) -> 
             await context.db.write(store.set_status, network.id, NetworkStatus.CREATED)
             undo.commit()
         context.parts[Guard].watch(network)
+        await problems.report(context, network)
     context.events.publish(Lifecycle("network-created", url("/1.0/networks", name, project=project), project))
 
 

@@ -10,7 +10,7 @@ from corral.server.background import Background
 from corral.server.context import Context
 from corral.server.events.problems import ProblemSolved
 from corral.server.host.threads import in_thread
-from corral.server.networks import delete, store
+from corral.server.networks import delete, problems, store
 from corral.server.networks.drivers.bridge import dnsmasq
 from corral.server.networks.guard import UNAVAILABLE, Guard, start_one
 from corral.server.networks.model import Network, NetworkStatus
@@ -40,6 +40,7 @@ async def start_networks(context: Context) -> None:
                 await guard.mark_unavailable(network, error)
             else:
                 await context.events.react(ProblemSolved(UNAVAILABLE, network.project, ("network", network.id)))
+                await problems.report(context, network)
     context.parts[Background].start("networks", guard.run())
 
 

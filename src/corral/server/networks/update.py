@@ -9,7 +9,7 @@ from corral.errors import InvalidRequest
 from corral.server.context import Context
 from corral.server.db import nics
 from corral.server.events.model import Lifecycle
-from corral.server.networks import keys, reservations, store
+from corral.server.networks import keys, problems, reservations, store
 from corral.server.networks.create import check_parent_unused, list_taken_subnets
 from corral.server.networks.guard import Guard
 from corral.server.networks.model import Network, NetworkChanged, NetworkStatus, NetworkType
@@ -41,6 +41,7 @@ async def update_network(context: Context, project: str, name: str, body: Networ
                 undo.add(_work_by, context, old, new)
                 await _work_by(context, new, old)
             undo.commit()
+        await problems.report(context, new)
     if changed:
         await context.events.react(NetworkChanged(new, frozenset(changed)))
     context.events.publish(Lifecycle("network-updated", url("/1.0/networks", name, project=project), project))

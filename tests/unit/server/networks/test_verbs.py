@@ -14,7 +14,7 @@ from corral.server.db import rows
 from corral.server.db.database import Tx
 from corral.server.events.bus import Listener
 from corral.server.events.problems import Problem, ProblemSolved
-from corral.server.networks import create, delete, registry, rename, show, startup, store, update
+from corral.server.networks import create, delete, problems, registry, rename, show, startup, store, update
 from corral.server.networks.addresses import Subnet
 from corral.server.networks.drivers.bridge.driver import Bridge
 from corral.server.networks.guard import Guard
@@ -240,9 +240,9 @@ async def test_a_network_that_cannot_start_is_unavailable_until_it_can(context: 
     async def note(event: object) -> None:
         told.append(event)
 
+    await make(context)
     context.events.on(Problem, note)
     context.events.on(ProblemSolved, note)
-    await make(context)
     driver.broken = True
     background = context.parts.add(Background())
     try:
@@ -289,3 +289,18 @@ async def test_networks_are_shown_with_the_interfaces_of_the_host(context: Conte
     assert (shown["lo"].type, shown["lo"].managed, shown["lo"].locations) == ("loopback", False, None)
     with pytest.raises(NotFound, match="Network not found"):
         await show.get_network(context, "default", "no-such")
+
+
+async def test_a_long_prefix_is_warned_of_until_it_is_changed(context: Context) -> None:
+    told: list[Problem | ProblemSolved] = []
+
+    async def note(event: Problem | ProblemSolved) -> None:
+        if event.type == problems.LARGE_PREFIX:
+            told.append(event)
+
+    context.events.on(Problem, note)
+    context.events.on(ProblemSolved, note)
+    await make(context, **{"ipv6.address": "fd42:1::1/72"})
+    assert [type(event) for event in told] == [Problem]
+    await update.update_network(context, "default", "br0", NetworkPut(config={"ipv6.address": "fd42:1::1/64"}))
+    assert [type(event) for event in told] == [Problem, ProblemSolved]
