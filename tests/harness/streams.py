@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -106,13 +107,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve(root: Path) -> Iterator[Streams]:
-    """Serve an empty catalog until the block is left."""
+def serve(root: Path, tls: ssl.SSLContext | None = None) -> Iterator[Streams]:
+    """Serve an empty catalog until the block is left, over HTTPS with a server's context."""
     streams = Streams(root)
     handler = type("Handler", (_Handler,), {"streams": streams})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    streams.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    streams.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_address[1]}"
     streams.write()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

@@ -94,11 +94,12 @@ class Remotes:
         return self._connect(name, remote)
 
     def image_server(self, name: str) -> Server:
-        """A server to take images from. Raises CorralError for a simplestreams remote, which is no API server."""
+        """A server to take images from: one of the API, or one that has a catalog of images and nothing else."""
         remote = self._get(name)
-        if remote.protocol == SIMPLESTREAMS:
-            message = f'The remote "{name}" is a simplestreams image server: its images can be used by the server only'
-            raise CorralError(message)
+        if remote.protocol == SIMPLESTREAMS and name not in self._servers:
+            from corral.client.simplestreams import Catalog
+
+            self._servers[name] = Catalog(remote.addr, self.user_agent)
         return self._connect(name, remote)
 
     def _get(self, name: str) -> Remote:

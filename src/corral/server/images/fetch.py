@@ -13,12 +13,13 @@ from corral.server.images.model import Image, UpdateSource, Wanted
 from corral.server.images.preferences import ServerPreferences
 from corral.server.images.remote.direct import DirectImages, resolve_url
 from corral.server.images.remote.lxd_server import LxdImages
-from corral.server.images.remote.model import ImageServer, RemoteImage, RemoteSource
+from corral.server.images.remote.model import ImageServer, RemoteSource
 from corral.server.images.remote.streams_server import StreamsImages
 from corral.server.images.spool import Spool
 from corral.server.operations.model import report
 from corral.server.outbound.http import Outbound
 from corral.server.projects import usage
+from corral.simplestreams import RemoteImage
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from corral import architectures
 from corral.errors import InternalError, InvalidRequest
-from corral.server.images.remote.model import RemoteFile, RemoteImage, RemoteSource
+from corral.server.images.remote.model import RemoteSource
 from corral.server.images.remote.transfer import fetch_file
 from corral.server.images.spool import Spool
 from corral.server.outbound.http import Call, Outbound
+from corral.simplestreams import RemoteFile, RemoteImage
 
 DEADLINE_S = 30.0
 

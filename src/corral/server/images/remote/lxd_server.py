@@ -9,11 +9,12 @@ from aiohttp import MultipartReader
 from corral.api import images as wire
 from corral.errors import CorralError, InternalError, InvalidRequest, NotFound
 from corral.server.images.form import receive_form
-from corral.server.images.remote.model import RemoteImage, RemoteSource
+from corral.server.images.remote.model import RemoteSource
 from corral.server.images.remote.transfer import Meter, chunks_of
 from corral.server.images.spool import Spool
 from corral.server.outbound.http import Outbound
 from corral.server.outbound.lxd import LxdServer
+from corral.simplestreams import RemoteImage
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
 """An image of another server: how it is asked for, and what that server says of it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from corral.server.images.spool import Spool
+from corral.simplestreams import RemoteImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,34 +22,6 @@ class RemoteSource:
     secret: str = ""
     image_type: str = ""
     project: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """A file of an image at a server of files: `path` is relative to the server's URL, `size` 0 where unknown."""
-
-    path: str
-    sha256: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteImage:
-    """What another server says of an image. Times are RFC 3339 text, empty for unknown; `size` 0 is unknown.
-
-    `properties` is None where only the image's own metadata tells them.
-    """
-
-    fingerprint: str
-    type: str
-    architecture: str = ""
-    size: int = 0
-    filename: str = ""
-    created_at: str = ""
-    expires_at: str = ""
-    properties: Mapping[str, str] | None = None
-    aliases: Sequence[str] = ()
-    files: Sequence[RemoteFile] = field(default_factory=tuple)
 
 
 class ImageServer(Protocol):

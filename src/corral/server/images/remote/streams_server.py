@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from corral import architectures
+from corral import architectures, simplestreams
 from corral.errors import InvalidRequest, NotFound, NotSupported, Unavailable
 from corral.server.host.threads import in_thread
-from corral.server.images.remote import simplestreams
-from corral.server.images.remote.model import RemoteImage, RemoteSource
-from corral.server.images.remote.simplestreams import Offer
+from corral.server.images.remote.model import RemoteSource
 from corral.server.images.remote.transfer import fetch_file
 from corral.server.images.spool import Spool
 from corral.server.outbound.http import Call, Outbound, read_bounded
+from corral.simplestreams import Offer, RemoteImage
 
 T = TypeVar("T")
 

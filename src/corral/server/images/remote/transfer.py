@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 import aiohttp
 
 from corral.errors import InternalError, InvalidRequest, NotFound, Unavailable
-from corral.server.images.remote.model import RemoteFile
 from corral.server.images.spool import Spool
 from corral.server.operations.model import report
 from corral.server.outbound.http import Call, Outbound
+from corral.simplestreams import RemoteFile
 from corral.units import format_size
 
 REPORT_EVERY_S = 0.2

@@ -6,7 +6,7 @@ below the server's URL.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
@@ -14,8 +14,6 @@ import msgspec
 
 from corral import architectures
 from corral.errors import InternalError, InvalidRequest, NotFound
-from corral.server.images.model import NEVER
-from corral.server.images.remote.model import RemoteFile, RemoteImage
 
 T = TypeVar("T")
 
@@ -35,6 +33,8 @@ _DEFAULT_OS = {"cloud-images.ubuntu.com": "ubuntu"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SERIAL = re.compile(r"\d{8}")
 _TEXT_LIMIT = 4096
+NEVER = "1970-01-01T00:00:00Z"
+"""The expiry of an image that does not expire."""
 
 
 class _Item(msgspec.Struct):
@@ -92,6 +92,34 @@ class _IndexEntry(msgspec.Struct):
 
 class _Index(msgspec.Struct):
     index: dict[str, msgspec.Raw] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file of an image at a server of files: `path` is relative to the server's URL, `size` 0 where unknown."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteImage:
+    """What another server says of an image. Times are RFC 3339 text, empty for unknown; `size` 0 is unknown.
+
+    `properties` is None where only the image's own metadata tells them.
+    """
+
+    fingerprint: str
+    type: str
+    architecture: str = ""
+    size: int = 0
+    filename: str = ""
+    created_at: str = ""
+    expires_at: str = ""
+    properties: Mapping[str, str] | None = None
+    aliases: Sequence[str] = ()
+    files: Sequence[RemoteFile] = field(default_factory=tuple)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +231,30 @@ def find(offers: Iterable[Offer], name: str, kind: str, architectures: Sequence[
     raise NotFound("Failed getting remote image info: The requested image couldn't be found")
 
 
+def name_images(
+    offers: Iterable[Offer], architectures: Sequence[str], server: str = ""
+) -> list[tuple[RemoteImage, list[str]]]:
+    """All images, the newest first, each with the names that mean it: an older one of the same names has none."""
+    prefix = _prefix_of(server)
+    taken: set[tuple[str, str]] = set()
+    named = []
+    for offer in _newest_first(offers):
+        image = offer.image
+        names = _names(image, prefix, short=image.architecture == architectures[0])
+        free = sorted(name for name in names if (image.type, name) not in taken)
+        taken |= {(image.type, name) for name in free}
+        named.append((image, free))
+    return named
+
+
+def _prefix_of(server: str) -> str:
+    return next((f"{os}/" for host, os in _DEFAULT_OS.items() if f"://{host}" in server), "")
+
+
 def _find_alias(
     offers: Sequence[Offer], name: str, kind: str, architectures: Sequence[str], server: str
 ) -> RemoteImage | None:
-    prefix = next((f"{os}/" for host, os in _DEFAULT_OS.items() if f"://{host}" in server), "")
+    prefix = _prefix_of(server)
     for wanted in [kind] if kind else ["container", "virtual-machine"]:
         for architecture in architectures:
             for offer in offers:

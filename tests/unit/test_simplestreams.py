@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corral import simplestreams
 from corral.errors import CorralError, InternalError, InvalidRequest, NotFound
-from corral.server.images.remote import simplestreams
-from corral.server.images.remote.simplestreams import find, is_safe, parse_index, parse_products
+from corral.simplestreams import find, is_safe, parse_index, parse_products
 
 LOCAL = ("x86_64", "i686")
 A, B, C, D, E = (letter * 64 for letter in "abcde")
