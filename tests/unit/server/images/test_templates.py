@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from corral.errors import InvalidRequest
 from corral.server.images.formats import ImageMetadata, Template
@@ -44,6 +45,41 @@ def rendered(source: str, properties: dict[str, str] | None = None) -> str:
 )
 def test_pongo2_as_images_use_it(source: str, result: str) -> None:
     assert rendered(source, {"default": "fallback", "html": "<a>"}) == result
+
+
+NETWORK_SEED = """\
+{% if config_get("user.network-config", "") == "" %}version: 1
+config:
+  - type: physical
+    name: {% if instance.type == "virtual-machine" %}enp5s0{% else %}eth0{% endif %}
+    subnets:
+      - type: {% if config_get("user.network_mode", "") == "link-local" %}manual{% else %}dhcp{% endif %}
+        control: auto{% else %}{{ config_get("user.network-config", "") }}{% endif %}
+"""
+"""What Debian's and Ubuntu's images have the seed of cloud-init's network made of."""
+
+
+@pytest.mark.parametrize(
+    ("config", "kind", "result"),
+    [
+        ({}, "container", {"name": "eth0", "subnets": [{"type": "dhcp", "control": "auto"}]}),
+        (
+            {"user.network_mode": "link-local"},
+            "virtual-machine",
+            {"name": "enp5s0", "subnets": [{"type": "manual", "control": "auto"}]},
+        ),
+        (
+            {"user.network-config": "version: 1\nconfig:\n  - {type: physical, name: lan}\n"},
+            "container",
+            {"name": "lan"},
+        ),
+    ],
+)
+def test_seed_of_the_network(config: dict[str, str], kind: str, result: dict[str, object]) -> None:
+    metadata = ImageMetadata("x86_64", 1, templates={"/f": Template(("create",), "t")})
+    variables = TemplateVariables("c1", "x86_64", type=kind, config=config)
+    text = render_templates(metadata, "create", variables, lambda _name: NETWORK_SEED)[0].content.decode()
+    assert yaml.safe_load(text) == {"version": 1, "config": [{"type": "physical", **result}]}
 
 
 @pytest.mark.parametrize(
