@@ -58,6 +58,26 @@ def list_custom_volume_users(tx: Tx, pool: str, project: str, volume: str) -> li
     return [*list_instances_with(tx, wanted, owners), *list_profiles_with(tx, wanted, owners)]
 
 
+def repoint_custom_volume(tx: Tx, project: str, place: tuple[str, str], new_place: tuple[str, str]) -> None:
+    """Have the devices of instances and profiles that attach a custom volume (pool, name) attach it at a new place."""
+    owners = _projects_that_share(tx, project, "features.storage.volumes")
+    for noun in ("instance", "profile"):
+        ids = [
+            row["id"]
+            for row in tx.rows(
+                f"SELECT d.id, p.name FROM {noun}s_devices d JOIN {noun}s o ON o.id = d.{noun}_id"
+                " JOIN projects p ON p.id = o.project_id"
+                f" JOIN {noun}s_devices_config a ON a.{noun}_device_id = d.id AND a.key = 'pool' AND a.value = ?"
+                f" JOIN {noun}s_devices_config b ON b.{noun}_device_id = d.id AND b.key = 'source' AND b.value = ?",
+                *place,
+            )
+            if row["name"] in owners
+        ]
+        sql = f"UPDATE {noun}s_devices_config SET value = ? WHERE {noun}_device_id = ? AND key = ?"
+        for key, value in zip(("pool", "source"), new_place, strict=True):
+            tx.many(sql, [(value, device_id, key) for device_id in ids])
+
+
 def _projects_that_share(tx: Tx, project: str, feature: str) -> set[str]:
     """The project, and, for the default one, all that have no things of their own of this kind."""
     if project != "default":

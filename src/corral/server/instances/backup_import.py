@@ -93,7 +93,7 @@ def _plan(tx: Tx, upload: Upload) -> _Plan:
         architecture=_architecture(described.architecture),
         created_at=format_time(utc_now()),
         config={key: value for key, value in own.items() if _is_clients(key)},
-        devices=imported.with_root_in(pool, described.devices or {}, inherited),
+        devices=expand.with_root_in(pool, described.devices or {}, inherited),
         profiles=tuple(described.profiles or ()),
         ephemeral=described.ephemeral,
         description=described.description,

@@ -24,12 +24,16 @@ from corral.server.instances import (
     hotplug,
     interception,
     keys,
+    move,
     reactions,
+    refresh,
     rename,
     running,
     scheduling,
+    snapshot,
     snapshot_removal,
     start,
+    stillness,
     stop,
     store,
 )
@@ -133,6 +137,7 @@ async def _adopt(context: Context, instance: Instance) -> None:
         await stop.end(context, instance, container, timeout_s=0)
         return
     hierarchies = context.parts[HostFacts].hierarchies
+    await stillness.resume(context, instance, container)
     try:
         container.frozen = (await in_thread(container.cgroup, hierarchies)).is_frozen()
     except OSError:
@@ -149,6 +154,12 @@ async def _resume(context: Context, instance: Instance) -> None:
         await delete.wipe(context, instance)
     elif instance.pending.startswith(rename.PENDING):
         await rename.resume(context, instance)
+    elif instance.pending.startswith(move.PENDING):
+        await move.resume(context, instance)
+    elif instance.pending.startswith(snapshot.PENDING):
+        await snapshot.resume(context, instance)
+    elif instance.pending == refresh.PENDING:
+        await refresh.resume(context, instance)
     elif instance.config.get("volatile.last_state.power") == "RUNNING" and not running.find(context, instance):
         await _ended_meanwhile(context, instance)
 

@@ -173,7 +173,7 @@ async def make_instance(context: Context, new: NewInstance, config: Mapping[str,
         undo.add(context.db.write, store.delete_instance, instance_id)
         async with busy.claim(context, instance_id, "create"):
             instance = await context.db.read(store.reload, instance_id)
-            volatile = await _check_expanded(context, instance)
+            volatile = await check_expanded(context, instance)
             undo.add(in_thread, delete.remove_files, context, instance)
             _, root = registry.find_root_disk(instance.expanded_devices)
             volume = await filling.make(instance, root)
@@ -198,7 +198,7 @@ def _insert(tx: Tx, new: NewInstance, config: Mapping[str, str]) -> int:
     return instance_id
 
 
-async def _check_expanded(context: Context, instance: Instance) -> dict[str, str | None]:
+async def check_expanded(context: Context, instance: Instance) -> dict[str, str | None]:
     """Check what the profiles and the instance make together; returns the volatile keys that it needs."""
     validation.check_config(instance.expanded_config, None)
     facts.check_privilege(context.member.product, instance.expanded_config)

@@ -23,6 +23,19 @@ def expand_devices(profiles: Iterable[Profile], devices: Mapping[str, Mapping[st
     return expanded
 
 
+def with_root_in(pool: str, own: Devices, inherited: Devices) -> Devices:
+    """The instance's own devices, changed so that its root disk is in a pool. Pure."""
+    devices = {name: dict(device) for name, device in own.items()}
+    for device in devices.values():
+        if device.get("type") == "disk" and device.get("path") == "/" and not device.get("source"):
+            device["pool"] = pool
+            return devices
+    for name, device in inherited.items():
+        if device.get("type") == "disk" and device.get("path") == "/" and name not in devices:
+            return devices if device.get("pool") == pool else {**devices, name: {**device, "pool": pool}}
+    return {**devices, "root": {"type": "disk", "path": "/", "pool": pool}}
+
+
 def changed_keys(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     """The keys whose values differ, sorted; an absent key and an empty value are the same."""
     return sorted(key for key in before.keys() | after.keys() if before.get(key, "") != after.get(key, ""))

@@ -7,7 +7,7 @@ from corral.server.backups.index import Description, IndexedSnapshot
 from corral.server.backups.store import NEVER
 from corral.server.db.database import Tx
 from corral.server.events.model import format_time, utc_now
-from corral.server.instances import idmaps, snapshot_store, validation
+from corral.server.instances import expand, idmaps, snapshot_store, validation
 from corral.server.instances.model import Devices, Instance, Snapshot
 from corral.server.projects import permissions
 from corral.server.projects.contents import Entity
@@ -34,7 +34,7 @@ def plan_snapshots(description: Description, names: Sequence[str], pool: str, in
 
 def _snapshot(one: IndexedSnapshot, pool: str, inherited: Devices) -> Snapshot:
     naming.check_name(one.name)
-    devices = with_root_in(pool, one.devices or {}, inherited)
+    devices = expand.with_root_in(pool, one.devices or {}, inherited)
     try:
         config = kept_config(one.config)
         validation.check_config(config, None)
@@ -67,7 +67,7 @@ def write_snapshots(
     for one in snapshots:
         name = f"{instance.name}/{one.name}"
         permissions.check_entity(tx, instance.project, Entity(instance.type.value, name, one.config, one.devices))
-        snapshot_store.insert_copy(tx, instance.id, volume.id, one)
+        snapshot_store.finish_snapshot(tx, snapshot_store.insert_copy(tx, instance.id, one), volume.id)
         snapshot_store.write_volume_config(tx, volume.id, one.name, volume_configs.get(one.name, {}))
 
 
@@ -100,16 +100,3 @@ def kept_config(config: Mapping[str, str] | None) -> dict[str, str]:
 
 def _holds(key: str) -> bool:
     return not key.startswith("volatile.") or key in _KEPT_VOLATILE or key.endswith(_KEPT_ENDINGS)
-
-
-def with_root_in(pool: str, own: Devices, inherited: Devices) -> Devices:
-    """The instance's own devices, changed so that its root disk is in a pool. Pure."""
-    devices = {name: dict(device) for name, device in own.items()}
-    for device in devices.values():
-        if device.get("type") == "disk" and device.get("path") == "/" and not device.get("source"):
-            device["pool"] = pool
-            return devices
-    for name, device in inherited.items():
-        if device.get("type") == "disk" and device.get("path") == "/" and name not in devices:
-            return devices if device.get("pool") == pool else {**devices, name: {**device, "pool": pool}}
-    return {**devices, "root": {"type": "disk", "path": "/", "pool": pool}}

@@ -73,7 +73,7 @@ def _begin(tx: Tx, instance: Instance, new_name: str) -> None:
 async def _finish(context: Context, instance: Instance, new_name: str, *, templates: bool = True) -> Instance:
     await attach.remove_all(context, instance)
     renamed = replace(instance, name=new_name)
-    await in_thread(_move_files, context, instance, renamed)
+    await in_thread(move_files, context, instance, renamed)
 
     def write(tx: Tx) -> Instance:
         store.rename_instance(tx, instance, new_name)
@@ -84,15 +84,16 @@ async def _finish(context: Context, instance: Instance, new_name: str, *, templa
         if templates and instance.config.get("volatile.base_image"):
             values["volatile.apply_template"] = instance.config.get("volatile.apply_template") or "rename"
         store.set_config(tx, instance.id, values)
-        return store.finish_instance(tx, instance.id)
+        return store.reload(tx, instance.id)
 
     renamed = await context.db.write(write)
     await relink(context, renamed)
     await backup_file.write(context, renamed)
-    return renamed
+    return await context.db.write(store.finish_instance, instance.id)
 
 
-def _move_files(context: Context, old: Instance, new: Instance) -> None:
+def move_files(context: Context, old: Instance, new: Instance) -> None:
+    """Move the logs and backups of an instance to its new name; its links are made anew by `relink`. Repeatable."""
     root_volume.remove_link(context.member, old)
     apparmor.remove(context, old)
     for directory in (log_dir, backups_dir):

@@ -1,12 +1,19 @@
 """Snapshots of instances: renamed, changed, restored and deleted, with those of their root volume."""
 
+import logging
+from dataclasses import replace
+from pathlib import Path
+
 from corral.errors import NotFound, NotSupported
 from corral.server.context import Context
 from corral.server.db.database import Tx
+from corral.server.devices import registry
 from corral.server.instances import (
     attach,
     backup_file,
     busy,
+    expand,
+    files,
     identities,
     root_volume,
     running,
@@ -20,11 +27,17 @@ from corral.server.instances import (
 from corral.server.instances.inventory import Inventory
 from corral.server.instances.model import Instance, Snapshot
 from corral.server.projects import permissions
-from corral.server.rollback import Rollback
+from corral.server.rollback import Rollback, finish
 from corral.server.snapshots import naming
+from corral.server.storage import keys
 from corral.server.storage import snapshots as volume_snapshots
 from corral.server.storage import store as storage
 from corral.server.storage.model import Volume
+
+log = logging.getLogger(__name__)
+
+PENDING = "restore "
+"""The pending mark's beginning; the snapshot's name follows."""
 
 
 async def delete_snapshot(context: Context, instance: Instance, name: str) -> None:
@@ -38,14 +51,20 @@ async def rename_snapshot(context: Context, instance: Instance, name: str, new_n
     naming.check_name(new_name)
     async with busy.claim(context, instance.id, "snapshot rename"):
         snapshot = await context.db.read(snapshot_store.get_snapshot, instance.id, name)
-        volume = await root_volume.get(context, instance)
-        async with Rollback() as undo:
-            await context.db.write(snapshot_store.rename_snapshot, snapshot, volume.id, new_name)
-            undo.add(context.db.write, snapshot_store.rename_snapshot, snapshot, volume.id, name)
-            await volume_snapshots.rename_snapshot(context, volume, name, new_name)
-            undo.commit()
-        await backup_file.write(context, instance)
+        await finish(_rename(context, instance, snapshot, new_name))
     snapshot_taking.publish(context, instance, new_name, "renamed", old_name=name)
+
+
+async def _rename(context: Context, instance: Instance, snapshot: Snapshot, new_name: str) -> None:
+    volume = await root_volume.get(context, instance)
+    async with Rollback() as undo:
+        await context.db.write(snapshot_store.rename_snapshot, snapshot, volume.id, new_name)
+        undo.add(context.db.write, snapshot_store.finish_rename, volume.id, snapshot.name)
+        undo.add(context.db.write, snapshot_store.rename_snapshot, snapshot, volume.id, snapshot.name)
+        await volume_snapshots.rename_snapshot(context, volume, snapshot.name, new_name)
+        undo.commit()
+    await context.db.write(snapshot_store.finish_rename, volume.id, new_name)
+    await backup_file.write(context, instance)
 
 
 async def update_snapshot(context: Context, instance: Instance, name: str, expires_at: str | None) -> None:
@@ -67,12 +86,8 @@ async def restore_instance(context: Context, project: str, name: str, wanted: st
             await stop.end(context, instance, container, timeout_s=0)
             instance = await context.db.read(store.reload, instance.id)
         volume = await root_volume.get(context, instance)
-        async with Rollback() as undo:
-            await context.db.write(_take_over, instance, snapshot, volume)
-            undo.add(context.db.write, _give_back, instance, volume)
-            await volume_snapshots.restore_snapshot(context, volume, snapshot.name)
-            undo.commit()
-        restored = await context.db.read(store.reload, instance.id)
+        files.release(context, instance.id)
+        restored = await _restore(context, instance, volume, snapshot)
         # Its addresses may be another instance's by now: then they are to be changed before it starts.
         await attach.remove_all(context, instance)
         await attach.reserve_again(context, restored, list(restored.expanded_devices))
@@ -84,6 +99,44 @@ async def restore_instance(context: Context, project: str, name: str, wanted: st
 
 def _with_snapshot(tx: Tx, instance_id: int, name: str) -> tuple[Instance, Snapshot]:
     return store.reload(tx, instance_id), snapshot_store.get_snapshot(tx, instance_id, name)
+
+
+async def _restore(context: Context, instance: Instance, volume: Volume, snapshot: Snapshot) -> Instance:
+    """Exchange the contents and the record. Once the record is written, a daemon that dies finishes it at its start."""
+    size = _size(await context.db.read(_preview, instance, snapshot), volume)
+
+    async def before(undo: Rollback, directory: Path) -> None:
+        await context.db.write(_take_over, instance, snapshot, volume)
+        undo.add(context.db.write, _give_back, instance, volume)
+
+    async def after() -> None:
+        await context.db.write(store.finish_instance, instance.id)
+
+    record = volume_snapshots.Record(before, after)
+    await volume_snapshots.restore_snapshot(context, volume, snapshot.name, size, record)
+    return await context.db.read(store.reload, instance.id)
+
+
+def _size(instance: Instance, volume: Volume) -> int | None:
+    """The limit of an instance's root disk in bytes."""
+    _, root = registry.find_root_disk(instance.expanded_devices)
+    return keys.quota_of({"size": root.get("size", "")}, volume.pool.config, volume.type)
+
+
+def _preview(tx: Tx, instance: Instance, snapshot: Snapshot) -> Instance:
+    profiles = store.get_profiles(tx, instance.project, instance.profiles)
+    return replace(instance, expanded_devices=expand.expand_devices(profiles, snapshot.devices))
+
+
+async def resume(context: Context, instance: Instance) -> None:
+    """Finish a restore that the daemon's death cut short: the record is the snapshot's, the contents may be not."""
+    name = instance.pending.removeprefix(PENDING)
+    log.info("Finishing the restore of instance %s to %s", instance.storage_name, name)
+    volume = await root_volume.get(context, instance)
+    await volume_snapshots.restore_snapshot(context, volume, name, _size(instance, volume))
+    restored = await context.db.write(store.finish_instance, instance.id)
+    await attach.reserve_again(context, restored, list(restored.expanded_devices))
+    await backup_file.write(context, restored)
 
 
 def _take_over(tx: Tx, instance: Instance, snapshot: Snapshot, volume: Volume) -> None:
@@ -102,6 +155,7 @@ def _take_over(tx: Tx, instance: Instance, snapshot: Snapshot, volume: Volume) -
         instance.profiles,
     )
     restored = store.update_instance(tx, instance, change)
+    store.mark_pending(tx, instance.id, PENDING + snapshot.name)
     snapshot_store.take_over_volume_config(tx, volume.id, snapshot.name)
     if identities.is_another_machine(instance, restored):
         store.set_config(tx, instance.id, {identities.CLOUD_INIT: identities.new_machine()})
@@ -109,7 +163,8 @@ def _take_over(tx: Tx, instance: Instance, snapshot: Snapshot, volume: Volume) -
 
 
 def _give_back(tx: Tx, instance: Instance, volume: Volume) -> None:
-    store.update_instance(tx, instance, update_of(instance))
+    store.update_instance(tx, store.reload(tx, instance.id), update_of(instance))
+    store.mark_pending(tx, instance.id, "")
     storage.update_volume(tx, volume.id, volume.description, volume.config)
 
 

@@ -9,9 +9,10 @@ from corral.errors import AlreadyExists, NotFound
 from corral.server.db import rows
 from corral.server.db.database import Tx
 from corral.server.instances import store
-from corral.server.instances.model import Instance, Snapshot
+from corral.server.instances.model import Devices, Instance, Snapshot
 from corral.server.projects import permissions
 from corral.server.snapshots import naming
+from corral.server.storage.model import RENAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ def insert_snapshot(tx: Tx, instance: Instance, new: NewSnapshot) -> tuple[int, 
     return snapshot_id, new.name
 
 
-def insert_copy(tx: Tx, instance_id: int, volume_id: int, snapshot: Snapshot) -> None:
-    """Give an instance a whole snapshot that is like one of another instance."""
+def insert_copy(tx: Tx, instance_id: int, snapshot: Snapshot) -> int:
+    """Give an instance a snapshot that is like one of another instance, still in the making; its id."""
     snapshot_id = tx.execute(
         "INSERT INTO instances_snapshots (instance_id, name, creation_date, stateful, description, expiry_date,"
         " pending) VALUES (?, ?, ?, 0, ?, ?, 'create')",
@@ -72,7 +73,12 @@ def insert_copy(tx: Tx, instance_id: int, volume_id: int, snapshot: Snapshot) ->
     )
     rows.write_config(tx, "instances_snapshots_config", "instance_snapshot_id", snapshot_id, snapshot.config)
     rows.write_devices(tx, "instances_snapshot", snapshot_id, snapshot.devices)
-    finish_snapshot(tx, snapshot_id, volume_id)
+    return snapshot_id
+
+
+def write_devices(tx: Tx, snapshot_id: int, devices: Devices) -> None:
+    """Replace the devices of a snapshot."""
+    rows.write_devices(tx, "instances_snapshot", snapshot_id, devices)
 
 
 def finish_snapshot(tx: Tx, snapshot_id: int, volume_id: int) -> None:
@@ -106,17 +112,25 @@ def delete_snapshot(tx: Tx, snapshot_id: int, volume_id: int, name: str) -> None
 
 
 def rename_snapshot(tx: Tx, snapshot: Snapshot, volume_id: int, name: str) -> None:
-    """Give a snapshot and its volume's snapshot another name."""
+    """Give a snapshot and its volume's snapshot another name, marked until the contents have it too."""
     present = tx.rows("SELECT name FROM instances_snapshots WHERE id = ?", snapshot.id)[0][0]
     try:
         tx.execute("UPDATE instances_snapshots SET name = ? WHERE id = ?", name, snapshot.id)
     except sqlite3.IntegrityError as error:
         raise AlreadyExists(f'Name "{name}" already in use') from error
     tx.execute(
-        "UPDATE storage_volumes_snapshots SET name = ? WHERE storage_volume_id = ? AND name = ?",
+        "UPDATE storage_volumes_snapshots SET name = ?, pending = ? WHERE storage_volume_id = ? AND name = ?",
         name,
+        RENAME + present,
         volume_id,
         present,
+    )
+
+
+def finish_rename(tx: Tx, volume_id: int, name: str) -> None:
+    """Note that the contents of a snapshot have its new name."""
+    tx.execute(
+        "UPDATE storage_volumes_snapshots SET pending = '' WHERE storage_volume_id = ? AND name = ?", volume_id, name
     )
 
 

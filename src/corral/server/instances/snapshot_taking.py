@@ -7,7 +7,7 @@ from corral.errors import Forbidden, NotSupported
 from corral.server.context import Context
 from corral.server.events.model import Lifecycle, format_time, utc_now
 from corral.server.host.threads import in_thread
-from corral.server.instances import backup_file, busy, root_volume, snapshot_store, store
+from corral.server.instances import backup_file, busy, root_volume, snapshot_store, stillness, store
 from corral.server.instances.model import Instance
 from corral.server.instances.snapshot_store import NewSnapshot
 from corral.server.rollback import Rollback
@@ -52,7 +52,8 @@ async def take(context: Context, instance: Instance, new: NewSnapshot) -> None:
         snapshot_id, name = await context.db.write(snapshot_store.insert_snapshot, instance, new)
         undo.add(context.db.write, snapshot_store.delete_snapshot, snapshot_id, volume.id, name)
         undo.add(volume_snapshots.delete_snapshot, context, volume, name)
-        await volume_snapshots.create_snapshot(context, volume, name)
+        async with stillness.keep_still(context, instance, volume):
+            await volume_snapshots.create_snapshot(context, volume, name)
         await context.db.write(snapshot_store.finish_snapshot, snapshot_id, volume.id)
         undo.commit()
     directory = volumes.path(context.member, volume)

@@ -159,7 +159,7 @@ async def freeze_instance(context: Context, project: str, name: str) -> None:
         container = _running_container(context, instance)
         if container.frozen:
             raise Conflict("The container is already frozen")
-        await in_thread(_set_frozen, context, container, True)
+        await in_thread(set_frozen, context, container, True)
         container.frozen = True
     start.publish(context, instance, "instance-paused")
 
@@ -171,7 +171,7 @@ async def unfreeze_instance(context: Context, project: str, name: str) -> None:
         container = _running_container(context, instance)
         if not container.frozen:
             raise Conflict("The container is already running")
-        await in_thread(_set_frozen, context, container, False)
+        await in_thread(set_frozen, context, container, False)
         container.frozen = False
     start.publish(context, instance, "instance-resumed")
 
@@ -183,7 +183,8 @@ def _running_container(context: Context, instance: Instance) -> RunningContainer
     return container
 
 
-def _set_frozen(context: Context, container: RunningContainer, frozen: bool) -> None:
+def set_frozen(context: Context, container: RunningContainer, frozen: bool) -> None:
+    """Halt the processes of a container or let them go on. It waits: call it in a thread."""
     group = container.cgroup(context.parts[HostFacts].hierarchies)
     try:
         if frozen:

@@ -37,15 +37,21 @@ class NewInstance:
 
 def get_instance(tx: Tx, project: str, name: str) -> Instance:
     """An instance by name, or NotFound."""
-    found = _instances(tx, "WHERE p.name = ? AND i.name = ?", project, name)
-    if not found:
+    found = find_by_name(tx, project, name)
+    if found is None:
         raise NotFound("Instance not found")
-    return found[0]
+    return found
 
 
 def find_instance(tx: Tx, instance_id: int) -> Instance | None:
     """An instance by id."""
     found = _instances(tx, "WHERE i.id = ?", instance_id)
+    return found[0] if found else None
+
+
+def find_by_name(tx: Tx, project: str, name: str) -> Instance | None:
+    """An instance by name, or None."""
+    found = _instances(tx, "WHERE p.name = ? AND i.name = ?", project, name)
     return found[0] if found else None
 
 
@@ -279,6 +285,23 @@ def rename_instance(tx: Tx, instance: Instance, name: str) -> Instance:
     except sqlite3.IntegrityError as error:
         raise AlreadyExists(f'Name "{name}" already in use') from error
     return reload(tx, instance.id)
+
+
+def move_instance(
+    tx: Tx, instance: Instance, project: str, name: str, devices: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Give an instance to another project, under a name; AlreadyExists where it is taken."""
+    try:
+        tx.execute(
+            "UPDATE instances SET name = ?, project_id = (SELECT id FROM projects WHERE name = ?) WHERE id = ?",
+            name,
+            project,
+            instance.id,
+        )
+    except sqlite3.IntegrityError as error:
+        raise AlreadyExists(f'Instance "{name}" already exists') from error
+    rows.write_devices(tx, "instance", instance.id, devices)
+    write_profiles(tx, instance.id, project, instance.profiles)
 
 
 def delete_instance(tx: Tx, instance_id: int) -> None:

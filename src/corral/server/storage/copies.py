@@ -1,29 +1,42 @@
 """Copies of volumes: within a pool by its driver, between pools file by file, with snapshots or without."""
 
+import contextlib
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from corral.server.context import Context
 from corral.server.db.database import Tx
-from corral.server.host import command
 from corral.server.host.threads import in_thread
 from corral.server.rollback import Rollback
 from corral.server.storage import keys, model, pools, snapshots, store, tree, volumes
-from corral.server.storage.driver import SealsVolumes, StorageDriver, StoredVolume
+from corral.server.storage.driver import ClonesVolumes, SealsVolumes, StorageDriver, StoredVolume
 from corral.server.storage.model import Volume
 from corral.server.storage.registry import open_driver
+from corral.server.storage.snapshots import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What is copied: a volume, or its snapshot where one is named.
+
+    `lenient` is for contents that change meanwhile: files that vanish are left out.
+    """
+
+    volume: Volume
+    snapshot: str = ""
+    lenient: bool = False
 
 
 async def create_copy(  # noqa: PLR0913  (what a copy is made of and where it goes)
     context: Context,
-    source: Volume,
+    origin: Origin,
     pool_name: str,
     project: str,
     name: str,
     *,
-    snapshot: str = "",
     with_snapshots: Sequence[str] = (),
     config: Mapping[str, str] | None = None,
     note: Callable[[Tx, Volume], None] | None = None,
@@ -33,6 +46,7 @@ async def create_copy(  # noqa: PLR0913  (what a copy is made of and where it go
     Rows of the snapshots are the caller's work: `note` writes them in the transaction that finishes the volume. In
     `config` a `size` is the limit of an instance's volume.
     """
+    source = origin.volume
     pool = await pools.get_usable(context, pool_name)
     pools.check_usable(context, source.pool)
     wanted = dict(config if config is not None else source.config)
@@ -46,9 +60,10 @@ async def create_copy(  # noqa: PLR0913  (what a copy is made of and where it go
         target = volumes.stored(context.member, volume)
         undo.add(driver.delete_volume, target)
         undo.add(remove_snapshots, driver, target)
+        base: StoredVolume | None = None
         for one in with_snapshots:
-            await copy_snapshot(context, source, volume, one)
-        await _copy(driver, _contents(context, source, snapshot), target, size, local=source.pool.id == pool.id)
+            base = await copy_snapshot(context, source, volume, one, base)
+        await _copy(context, origin, volume, target, size, base)
         await volumes.finish(context, volume, note)
         undo.commit()
     return replace(volume, pending="")
@@ -85,37 +100,59 @@ async def discard(context: Context, volume: Volume) -> None:
     await volumes.delete(context, volume)
 
 
-async def copy_snapshot(context: Context, source: Volume, volume: Volume, name: str) -> None:
-    """Give a volume the contents of another's snapshot as a snapshot of its own."""
+async def discard_contents(context: Context, volume: Volume) -> None:
+    """Remove what a volume and its snapshots hold, and the row, which is marked already. Repeatable."""
     driver = open_driver(context.member, volume.pool)
-    path = model.snapshot_path(volumes.path(context.member, volume), name)
-    target = StoredVolume(0, volume.type, path)
-    await in_thread(snapshots.make_directory, path.parent)
-    local = source.pool.id == volume.pool.id
-    await _copy(driver, _contents(context, source, name), target, None, local=local)
-    if isinstance(driver, SealsVolumes):
-        await driver.seal_volume(target)
+    await remove_snapshots(driver, volumes.stored(context.member, volume))
+    await driver.delete_volume(volumes.stored(context.member, volume))
+    await context.db.write(store.delete_volume, volume.id)
 
 
-async def replace_contents(context: Context, source: Volume, snapshot: str, volume: Volume) -> None:
-    """Give a volume the contents of another, or of its snapshot: all of it, or nothing if it fails."""
-    pools.check_usable(context, volume.pool)
+async def copy_snapshot(
+    context: Context, source: Volume, volume: Volume, name: str, base: StoredVolume | None = None
+) -> StoredVolume:
+    """Give a volume the contents of another's snapshot as a snapshot of its own.
+
+    `base` is what the volume's pool has already and is much like it.
+    """
     driver = open_driver(context.member, volume.pool)
-    present = volumes.stored(context.member, volume)
-    new = StoredVolume(volume.id, volume.type, model.partial(present.path))
-    old = StoredVolume(0, volume.type, model.former(present.path))
+    target = stored_snapshot(context, volume, name)
     async with Rollback() as undo, pools.explain_full(context, volume.pool):
-        undo.add(driver.delete_volume, new)
-        local = source.pool.id == volume.pool.id
-        await _copy(driver, _contents(context, source, snapshot), new, None, local=local)
-        await driver.rename_volume(present, old.path)
-        undo.add(driver.rename_volume, old, present.path)
-        await driver.rename_volume(new, present.path)
+        await in_thread(snapshots.make_directory, target.path.parent)
+        undo.add(snapshots.remove_empty, target.path.parent)
+        undo.add(driver.delete_volume, target)
+        await _copy(context, Origin(source, name), volume, target, None, base)
+        if isinstance(driver, SealsVolumes):
+            await driver.seal_volume(target)
         undo.commit()
-    await driver.delete_volume(old)
+    return target
 
 
-def _contents(context: Context, volume: Volume, snapshot: str) -> StoredVolume:
+async def refresh_contents(
+    context: Context,
+    origin: Origin,
+    volume: Volume,
+    size: int | None,
+    *,
+    latest: str = "",
+    record: Record | None = None,
+) -> None:
+    """Give a volume the contents of another: all of it, or nothing if it fails or the daemon dies.
+
+    Into pools that clone only the differences to the `latest` snapshot, or to the present contents, are written.
+    """
+    pools.check_usable(context, volume.pool)
+    pools.check_usable(context, origin.volume.pool)
+    base = stored_snapshot(context, volume, latest)
+
+    async def fill(new: StoredVolume) -> None:
+        await _copy(context, origin, volume, new, size, base)
+
+    await snapshots.replace_contents(context, volume, fill, record)
+
+
+def stored_snapshot(context: Context, volume: Volume, snapshot: str) -> StoredVolume:
+    """A snapshot of a volume as its driver sees it; the volume itself where no snapshot is named."""
     present = volumes.stored(context.member, volume)
     if not snapshot:
         return present
@@ -123,15 +160,48 @@ def _contents(context: Context, volume: Volume, snapshot: str) -> StoredVolume:
 
 
 async def _copy(
-    driver: StorageDriver, source: StoredVolume, target: StoredVolume, size: int | None, *, local: bool
+    context: Context,
+    origin: Origin,
+    volume: Volume,
+    target: StoredVolume,
+    size: int | None,
+    base: StoredVolume | None,
 ) -> None:
-    if local:
+    """Make `target`, in the pool of `volume`, with the contents of an origin in whatever pool."""
+    driver = open_driver(context.member, volume.pool)
+    source = stored_snapshot(context, origin.volume, origin.snapshot)
+    local = origin.volume.pool.id == volume.pool.id
+    if local and (isinstance(driver, ClonesVolumes) or not origin.lenient):
         await driver.copy_volume(source, target, size)
         return
-    await driver.create_volume(target, size)
-    argv = ["cp", "-a", "--sparse=auto", "--", f"{source.path}/.", str(target.path)]
-    await command.run(argv, timeout_s=tree.COPY_TIMEOUT_S)
+    if base is not None and isinstance(driver, ClonesVolumes):
+        await driver.clone_volume(base, target)
+        await driver.set_quota(target, size)
+    else:
+        await driver.create_volume(target, size)
+    async with still(context, origin) as directory:
+        await tree.sync_tree(directory, target.path, lenient=origin.lenient)
     await in_thread(os.chmod, target.path, target.type.mode)
+
+
+@contextlib.asynccontextmanager
+async def still(context: Context, origin: Origin) -> AsyncIterator[Path]:
+    """A directory with the contents of an origin, of one moment where the pool can clone."""
+    driver = open_driver(context.member, origin.volume.pool)
+    source = stored_snapshot(context, origin.volume, origin.snapshot)
+    if origin.snapshot or not isinstance(driver, ClonesVolumes):
+        yield source.path
+        return
+    clone = StoredVolume(0, source.type, source.path.with_name(f"{model.PARTIAL}{uuid.uuid4()}"))
+    async with Rollback() as undo:
+        undo.add(driver.delete_volume, clone)
+        await driver.clone_volume(source, clone)
+        yield clone.path
+
+
+def clones(context: Context, volume: Volume) -> bool:
+    """Whether a volume is copied at once, so that what writes to it meanwhile does no harm."""
+    return isinstance(open_driver(context.member, volume.pool), ClonesVolumes)
 
 
 async def remove_snapshots(driver: StorageDriver, volume: StoredVolume) -> None:

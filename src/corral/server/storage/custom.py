@@ -39,11 +39,14 @@ async def create(
 
 
 async def rename(context: Context, volume: Volume, name: str) -> Volume:
-    """Give a custom volume another name."""
+    """Give a custom volume another name; the devices that attach it follow.
+
+    The caller sees to it that nothing that runs uses it.
+    """
     if volume.type is not VolumeType.CUSTOM:
         raise InvalidRequest(f"Renaming storage volumes of type {quoted(volume.type.value)} is not allowed")
     validate_name(name)
-    await _check_unused(context, volume, "renamed")
+    await server_volumes.check_unused(context, volume, "renamed")
     async with context.locks.hold("volume", volume.id):
         renamed = await volumes.rename(context, volume, name)
         backups = model.custom_backups_dir(context.member, volume)

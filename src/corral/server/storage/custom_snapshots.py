@@ -8,7 +8,7 @@ from corral.errors import CorralError, InvalidRequest
 from corral.server.context import Context
 from corral.server.events.model import Lifecycle
 from corral.server.projects import permissions
-from corral.server.rollback import Rollback
+from corral.server.rollback import Rollback, finish
 from corral.server.snapshots import naming
 from corral.server.storage import keys, pools, server_volumes, snapshot_store, snapshots, volumes
 from corral.server.storage.keys import quoted
@@ -77,12 +77,19 @@ async def rename(context: Context, snapshot: VolumeSnapshot, name: str) -> None:
     if not name:
         raise InvalidRequest("No name provided")
     naming.check_name(name)
-    async with context.locks.hold("volume", snapshot.volume.id), Rollback() as undo:
+    async with context.locks.hold("volume", snapshot.volume.id):
+        await finish(_rename(context, snapshot, name))
+    _publish(context, "storage-volume-snapshot-renamed", snapshot.volume, name)
+
+
+async def _rename(context: Context, snapshot: VolumeSnapshot, name: str) -> None:
+    async with Rollback() as undo:
         await context.db.write(snapshot_store.rename_snapshot, snapshot, name)
+        undo.add(context.db.write, snapshot_store.mark_snapshot, snapshot.id, "")
         undo.add(context.db.write, snapshot_store.rename_snapshot, snapshot, snapshot.name)
         await snapshots.rename_snapshot(context, snapshot.volume, snapshot.name, name)
         undo.commit()
-    _publish(context, "storage-volume-snapshot-renamed", snapshot.volume, name)
+    await context.db.write(snapshot_store.mark_snapshot, snapshot.id, "")
 
 
 async def restore(context: Context, volume: Volume, name: str) -> None:

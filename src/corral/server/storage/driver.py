@@ -160,3 +160,11 @@ class SendsVolumes(Protocol):
 
     async def settle(self, parts: Sequence[ReceivedPart], volume: StoredVolume) -> None:
         """Put what was received in its places: the volume and its snapshots, none of which may exist."""
+
+
+@runtime_checkable
+class ClonesVolumes(Protocol):
+    """Copies within the pool at once, of one moment, sharing the blocks: also of what somebody writes meanwhile."""
+
+    async def clone_volume(self, source: StoredVolume, target: StoredVolume) -> None:
+        """Make a writable volume that shares all of its blocks with another volume or snapshot."""

@@ -183,6 +183,9 @@ def custom_backups_dir(member: Member, volume: Volume) -> Path:
     return member.state_dir / "backups" / "custom" / volume.pool.name / volume.storage_name
 
 
+RENAME = "rename "
+"""The beginning of a pending mark: what has a new name in the database, and perhaps still the one after this."""
+
 PARTIAL, FORMER = ".partial-", ".former-"
 
 

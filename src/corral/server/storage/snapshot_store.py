@@ -9,7 +9,7 @@ from corral.server.db.rows import marks, read_configs, write_config
 from corral.server.snapshots import naming
 from corral.server.storage import store
 from corral.server.storage.keys import quoted
-from corral.server.storage.model import Volume, VolumeSnapshot, VolumeType
+from corral.server.storage.model import RENAME, Volume, VolumeSnapshot, VolumeType
 
 
 def list_snapshots(tx: Tx, volumes: Sequence[Volume]) -> list[VolumeSnapshot]:
@@ -103,18 +103,20 @@ def insert_snapshot(tx: Tx, volume: Volume, name: str, expires_at: str | None) -
     return next(snapshot for snapshot in _list(tx, [volume]) if snapshot.id == snapshot_id)
 
 
-def insert_copy(tx: Tx, volume: Volume, snapshot: VolumeSnapshot) -> None:
-    """Give a volume a whole snapshot that is like one of another volume."""
+def insert_copy(tx: Tx, volume: Volume, snapshot: VolumeSnapshot, pending: str = "") -> int:
+    """Give a volume a snapshot that is like one of another volume; its id."""
     snapshot_id = tx.execute(
-        "INSERT INTO storage_volumes_snapshots (storage_volume_id, name, description, expiry_date, creation_date)"
-        " VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO storage_volumes_snapshots"
+        " (storage_volume_id, name, description, expiry_date, creation_date, pending) VALUES (?, ?, ?, ?, ?, ?)",
         volume.id,
         snapshot.name,
         snapshot.description,
         snapshot.expires_at,
         snapshot.created_at,
+        pending,
     )
     write_config(tx, "storage_volumes_snapshots_config", "storage_volume_snapshot_id", snapshot_id, snapshot.config)
+    return snapshot_id
 
 
 def _check_free(tx: Tx, volume: Volume, name: str) -> None:
@@ -138,9 +140,23 @@ def update_snapshot(tx: Tx, snapshot_id: int, description: str, expires_at: str 
 
 
 def rename_snapshot(tx: Tx, snapshot: VolumeSnapshot, name: str) -> None:
-    """Give a snapshot another name. Raises AlreadyExists."""
+    """Give a snapshot another name, marked until its contents have it too. Raises AlreadyExists."""
     _check_free(tx, snapshot.volume, name)
-    tx.execute("UPDATE storage_volumes_snapshots SET name = ? WHERE id = ?", name, snapshot.id)
+    tx.execute(
+        "UPDATE storage_volumes_snapshots SET name = ?, pending = ? WHERE id = ?",
+        name,
+        RENAME + snapshot.name,
+        snapshot.id,
+    )
+
+
+def move_all(tx: Tx, volume_id: int, new_volume_id: int) -> None:
+    """Give all snapshots of a volume to another one, which has none."""
+    tx.execute(
+        "UPDATE storage_volumes_snapshots SET storage_volume_id = ? WHERE storage_volume_id = ?",
+        new_volume_id,
+        volume_id,
+    )
 
 
 def delete_snapshot(tx: Tx, snapshot_id: int) -> None:

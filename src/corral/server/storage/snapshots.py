@@ -1,13 +1,15 @@
 """Snapshots of a volume's contents: taken, removed, restored. Rows and names are their users' work."""
 
 import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from corral.server.context import Context
 from corral.server.host.threads import in_thread
-from corral.server.rollback import Rollback
+from corral.server.rollback import Rollback, finish
 from corral.server.storage import model, pools, volumes
-from corral.server.storage.driver import StoredVolume
+from corral.server.storage.driver import StorageDriver, StoredVolume
 from corral.server.storage.model import Volume
 from corral.server.storage.registry import open_driver
 
@@ -42,21 +44,63 @@ async def rename_snapshot(context: Context, volume: Volume, name: str, new_name:
     await open_driver(context.member, volume.pool).rename_volume(source, model.snapshot_path(present, new_name))
 
 
-async def restore_snapshot(context: Context, volume: Volume, snapshot: str, size: int | None = None) -> None:
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the database tells of an exchange of contents: `before` it, with its undo, and `after` it.
+
+    `before` gets the directory of the new contents, which are ready.
+    """
+
+    before: Callable[[Rollback, Path], Awaitable[None]]
+    after: Callable[[], Awaitable[None]]
+
+
+async def restore_snapshot(
+    context: Context, volume: Volume, snapshot: str, size: int | None = None, record: Record | None = None
+) -> None:
     """Replace a volume's contents by those of its snapshot: all of it, or nothing if it fails or the daemon dies."""
     pools.check_usable(context, volume.pool)
     driver = open_driver(context.member, volume.pool)
+    path = model.snapshot_path(volumes.path(context.member, volume), snapshot)
+    source = StoredVolume(0, volume.type, path)
+
+    async def fill(new: StoredVolume) -> None:
+        await driver.copy_volume(source, new, size)
+
+    await replace_contents(context, volume, fill, record)
+
+
+async def replace_contents(
+    context: Context,
+    volume: Volume,
+    fill: Callable[[StoredVolume], Awaitable[None]],
+    record: Record | None = None,
+) -> None:
+    """Replace a volume's contents by what `fill` makes: all of it, or nothing if it fails or the daemon dies.
+
+    The exchange itself cannot be cancelled.
+    """
+    driver = open_driver(context.member, volume.pool)
     present = volumes.stored(context.member, volume)
     new = StoredVolume(volume.id, volume.type, model.partial(present.path))
-    old = StoredVolume(0, volume.type, model.former(present.path))
-    source = StoredVolume(0, volume.type, model.snapshot_path(present.path, snapshot))
     async with Rollback() as undo, pools.explain_full(context, volume.pool):
         undo.add(driver.delete_volume, new)
-        await driver.copy_volume(source, new, size)
+        await fill(new)
+        await finish(_exchange(driver, present, new, record))
+        undo.commit()
+
+
+async def _exchange(driver: StorageDriver, present: StoredVolume, new: StoredVolume, record: Record | None) -> None:
+    old = StoredVolume(0, present.type, model.former(present.path))
+    async with Rollback() as undo:
+        if record is not None:
+            await record.before(undo, new.path)
         await driver.rename_volume(present, old.path)
         undo.add(driver.rename_volume, old, present.path)
         await driver.rename_volume(new, present.path)
         undo.commit()
+    if record is not None:
+        await record.after()
     await driver.delete_volume(old)
 
 

@@ -8,7 +8,7 @@ from corral.errors import AlreadyExists, NotFound
 from corral.server.db import references
 from corral.server.db.database import Tx
 from corral.server.db.rows import marks, read_configs, write_config
-from corral.server.storage.model import CREATED, MEMBER_KEYS, POOL_STATES, ContentType, Pool, Volume, VolumeType
+from corral.server.storage.model import CREATED, MEMBER_KEYS, POOL_STATES, RENAME, ContentType, Pool, Volume, VolumeType
 
 NODE = 1
 """The row of this member in `nodes` while the server is not clustered."""
@@ -138,9 +138,12 @@ def get_volume(tx: Tx, pool: Pool, project: str, name: str, kind: VolumeType) ->
 
 
 def find_instance_volume(tx: Tx, project: str, name: str, kind: VolumeType) -> Volume | None:
-    """The root volume of an instance, in whatever pool it is."""
+    """The root volume of an instance, in whatever pool it is; one in the making or going only where there is no other.
+
+    An instance that moves to another pool has two.
+    """
     found = _volumes(tx, "p.name = ? AND v.name = ? AND v.type = ?", project, name, kind.number)
-    return found[0] if found else None
+    return min(found, key=lambda volume: volume.pending != "", default=None)
 
 
 def _volumes(tx: Tx, where: str, *values: str | int) -> list[Volume]:
@@ -209,10 +212,14 @@ def update_volume(tx: Tx, volume_id: int, description: str, config: Mapping[str,
 
 
 def rename_volume(tx: Tx, volume: Volume, name: str) -> None:
-    """Give a volume another name. Raises AlreadyExists."""
+    """Give a volume another name, marked until its directory has it too; devices follow. Raises AlreadyExists."""
     if find_volume(tx, volume.pool, volume.project, name, volume.type) is not None:
         raise AlreadyExists("Volume by that name already exists")
-    tx.execute("UPDATE storage_volumes SET name = ? WHERE id = ?", name, volume.id)
+    mark = RENAME + volume.name
+    tx.execute("UPDATE storage_volumes SET name = ?, pending = ? WHERE id = ?", name, mark, volume.id)
+    if volume.type is VolumeType.CUSTOM:
+        place = volume.pool.name
+        references.repoint_custom_volume(tx, volume.project, (place, volume.name), (place, name))
 
 
 def delete_volume(tx: Tx, volume_id: int) -> None:

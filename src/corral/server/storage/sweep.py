@@ -2,6 +2,7 @@
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from corral.server.context import Context
@@ -9,7 +10,7 @@ from corral.server.db.database import Tx
 from corral.server.host.threads import in_thread
 from corral.server.storage import copies, model, snapshot_store, store, volumes
 from corral.server.storage.driver import StorageDriver, StoredVolume
-from corral.server.storage.model import FORMER, PARTIAL, Pool, VolumeSnapshot, VolumeType
+from corral.server.storage.model import FORMER, PARTIAL, RENAME, Pool, Volume, VolumeSnapshot, VolumeType
 from corral.server.storage.registry import open_driver
 
 log = logging.getLogger(__name__)
@@ -19,12 +20,16 @@ async def sweep_pool(context: Context, pool: Pool) -> None:
     """Bring a mounted pool into the state that the database tells."""
     driver = open_driver(context.member, pool)
     for volume in await context.db.read(store.list_pending, pool):
+        if volume.pending.startswith(RENAME):
+            await _finish_rename(context, driver, volume)
+            continue
         log.warning("Removing volume %s of storage pool %s: its %s did not end", volume.name, pool.name, volume.pending)
         # A copy's snapshots are made before the volume is whole.
-        await copies.remove_snapshots(driver, volumes.stored(context.member, volume))
-        await driver.delete_volume(volumes.stored(context.member, volume))
-        await context.db.write(store.delete_volume, volume.id)
+        await copies.discard_contents(context, volume)
     for snapshot in await context.db.read(_pending_snapshots, pool):
+        if snapshot.pending.startswith(RENAME):
+            await _finish_snapshot_rename(context, driver, snapshot)
+            continue
         log.warning(
             "Removing snapshot %s of volume %s: its %s did not end",
             snapshot.name,
@@ -37,6 +42,28 @@ async def sweep_pool(context: Context, pool: Pool) -> None:
         await context.db.write(snapshot_store.delete_snapshot, snapshot.id)
     for kind in VolumeType:
         await _sweep_directory(driver, model.pool_path(context.member, pool.name) / kind.directory, kind)
+
+
+async def _finish_rename(context: Context, driver: StorageDriver, volume: Volume) -> None:
+    """Give a volume's directory and that of its snapshots the name that the database has."""
+    new = volumes.path(context.member, volume)
+    old = volumes.path(context.member, replace(volume, name=volume.pending.removeprefix(RENAME)))
+    log.warning("Finishing the rename of volume %s to %s", old, new)
+    if old.exists() and not new.exists():
+        await driver.rename_volume(StoredVolume(volume.id, volume.type, old), new)
+    old_snapshots, new_snapshots = model.snapshot_path(old, "x").parent, model.snapshot_path(new, "x").parent
+    if old_snapshots.is_dir() and not new_snapshots.exists():
+        await in_thread(old_snapshots.rename, new_snapshots)
+    await context.db.write(store.mark_volume, volume.id, "")
+
+
+async def _finish_snapshot_rename(context: Context, driver: StorageDriver, snapshot: VolumeSnapshot) -> None:
+    path = volumes.path(context.member, snapshot.volume)
+    old = model.snapshot_path(path, snapshot.pending.removeprefix(RENAME))
+    new = model.snapshot_path(path, snapshot.name)
+    if old.exists() and not new.exists():
+        await driver.rename_volume(StoredVolume(0, snapshot.volume.type, old), new)
+    await context.db.write(snapshot_store.mark_snapshot, snapshot.id, "")
 
 
 def _pending_snapshots(tx: Tx, pool: Pool) -> list[VolumeSnapshot]:

@@ -14,6 +14,12 @@ from corral.server.storage.driver import Space
 COPY_TIMEOUT_S = 6 * 3600.0
 """A deadline for work that grows with the data."""
 
+SYNC_OPTIONS = ("-aHAX", "--numeric-ids", "--sparse", "--delete")
+"""Options of rsync for whole trees: all attributes, hard links, numbers for owners, holes stay holes."""
+
+VANISHED, PARTIAL_TRANSFER, DELETE_LIMIT = 24, 23, 25
+"""Exit codes of rsync."""
+
 _BATCH = 1000
 """Names for one program's arguments."""
 
@@ -22,6 +28,23 @@ async def remove_tree(path: Path) -> None:
     """Remove a tree, immutable files in it too. Stays on its file system. Repeatable."""
     if os.path.lexists(path):
         await _remove([path])
+
+
+async def sync_tree(source: Path, target: Path, *, lenient: bool = False) -> None:
+    """Make a tree like another one, writing only the files that differ in contents or attributes.
+
+    `lenient` is for a source that changes meanwhile: files that vanish are left out.
+    """
+    argv = ["rsync", *SYNC_OPTIONS, "--checksum", "--", f"{source}/", f"{target}/"]
+    ok = (0, VANISHED) if lenient else (0,)
+    try:
+        await command.run(argv, timeout_s=COPY_TIMEOUT_S, ok=ok)
+    except CommandFailed as error:
+        if error.exit_code not in (PARTIAL_TRANSFER, DELETE_LIMIT):
+            raise
+        # Immutable files of the former contents cannot be replaced.
+        await command.run(["chattr", "-R", "-f", "-ai", str(target)], timeout_s=COPY_TIMEOUT_S, ok=(0, 1))
+        await command.run(argv, timeout_s=COPY_TIMEOUT_S, ok=ok)
 
 
 async def empty_directory(path: Path) -> None:

@@ -13,6 +13,7 @@ from corral.server.events.model import Lifecycle
 from corral.server.host.threads import in_thread
 from corral.server.projects import permissions
 from corral.server.rollback import Rollback
+from corral.server.rollback import finish as to_its_end
 from corral.server.storage import keys, model, pools, store
 from corral.server.storage.driver import CountsTogether, ReclaimsSpace, SealsVolumes, StorageDriver, StoredVolume
 from corral.server.storage.model import ContentType, ImageSource, Pool, Usage, Volume, VolumeType
@@ -172,7 +173,8 @@ async def create_empty(  # noqa: PLR0913  (the shape that instances were promise
 async def finish(context: Context, volume: Volume, note: Callable[[Tx, Volume], None] | None = None) -> None:
     """Mark a volume as whole; `note` writes what else belongs to it.
 
-    An instance's volume is not waited for: its instance is finished by another transaction, and swept with it before.
+    An instance's volume alone is not waited for: its instance is finished by another transaction, and swept with it
+    before.
     """
 
     def mark(tx: Tx) -> None:
@@ -180,7 +182,7 @@ async def finish(context: Context, volume: Volume, note: Callable[[Tx, Volume], 
         if note is not None:
             note(tx, volume)
 
-    await (context.db.write_behind if volume.type.is_instance else context.db.write)(mark)
+    await (context.db.write_behind if volume.type.is_instance and note is None else context.db.write)(mark)
 
 
 def insert(tx: Tx, planned: Volume) -> Volume:
@@ -308,13 +310,19 @@ async def usages(context: Context, volumes: Sequence[Volume]) -> dict[int, Usage
 
 
 async def rename(context: Context, volume: Volume, name: str) -> Volume:
-    """Give a volume another name, its snapshots too. Raises AlreadyExists."""
+    """Give a volume another name, its snapshots too. Raises AlreadyExists. Once begun it cannot be cancelled."""
     pools.check_usable(context, volume.pool)
+    renamed: Volume = await to_its_end(_rename(context, volume, name))
+    return renamed
+
+
+async def _rename(context: Context, volume: Volume, name: str) -> Volume:
     driver = open_driver(context.member, volume.pool)
     renamed = replace(volume, name=name)
     old, new = path(context.member, volume), path(context.member, renamed)
     async with Rollback() as undo:
         await context.db.write(store.rename_volume, volume, name)
+        undo.add(context.db.write, store.mark_volume, volume.id, "")
         undo.add(context.db.write, store.rename_volume, renamed, volume.name)
         await driver.rename_volume(stored(context.member, volume), new)
         undo.add(driver.rename_volume, stored(context.member, renamed), old)
@@ -322,6 +330,7 @@ async def rename(context: Context, volume: Volume, name: str) -> Volume:
         if snapshots.is_dir():
             await in_thread(snapshots.rename, model.snapshot_path(new, "x").parent)
         undo.commit()
+    await context.db.write(store.mark_volume, volume.id, "")
     return renamed
 
 

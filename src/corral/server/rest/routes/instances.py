@@ -13,6 +13,7 @@ from corral.server.instances import (
     create,
     delete,
     instance_types,
+    move,
     names,
     rename,
     render,
@@ -222,10 +223,10 @@ def _move_instance(request: Request, instance: Instance, body: InstancePost) -> 
     return request.start_on(
         resources(request, instance.name, container=instance.is_container),
         "Migrating instance",
-        copy.move_instance,
+        move.move_instance,
         request.project,
         instance.name,
-        copy.Move(body.name, body.project, body.pool, alone),
+        move.Move(body.name, body.project, body.pool, alone),
     )
 
 

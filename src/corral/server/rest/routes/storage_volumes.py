@@ -14,12 +14,14 @@ from corral.errors import Forbidden, InvalidRequest, NotSupported
 from corral.server.backups import volumes as backups
 from corral.server.backups.index import CUSTOM
 from corral.server.backups.upload import Wanted, receive
+from corral.server.instances import custom_volumes
 from corral.server.operations.model import Operation
 from corral.server.rest import uploads
 from corral.server.rest.request import Request
 from corral.server.rest.responses import Created, Listing
 from corral.server.rest.routing import Routes
-from corral.server.storage import custom, custom_copies, custom_snapshots, pools, scope, store, volumes
+from corral.server.storage import custom, custom_copies, pools, scope, store, volumes
+from corral.server.storage.copies import Origin
 from corral.server.storage.keys import quoted
 from corral.server.storage.model import ContentType, Volume, VolumeType
 
@@ -122,15 +124,21 @@ async def _copy(request: Request, pool: str, body: StorageVolumesPost, source: S
     owner = source.project or request.requested_project
     if not request.caller.may_see(owner):
         raise Forbidden("not authorized")
-    if source.refresh:
-        raise NotSupported("Refreshing a storage volume from another is not supported yet")
     custom_type = VolumeType.CUSTOM
-    volume = await request.db.read(scope.get_volume, source.pool or pool, owner, custom_type, source.name)
+    name, _, snapshot = source.name.partition("/")
+    volume = await request.db.read(scope.get_volume, source.pool or pool, owner, custom_type, name)
     project = await request.db.read(scope.project_of, request.requested_project, custom_type)
+    target_pool = await request.db.read(store.get_pool, pool)
+    present = await request.db.read(store.find_volume, target_pool, project, body.name, custom_type)
+    if source.refresh and present is not None:
+        if snapshot:
+            raise InvalidRequest("A storage volume cannot be refreshed from a snapshot")
+        alone = source.volume_only
+        return request.start("Copying storage volume", custom_volumes.refresh, volume, present, volume_only=alone)
     return request.start(
         "Copying storage volume",
         custom_copies.copy,
-        volume,
+        Origin(volume, snapshot, lenient=not snapshot),
         pool,
         project,
         body.name,
@@ -153,7 +161,7 @@ async def update_volume(request: Request, pool: str, type: str, name: str, body:
     """Change a volume's description and config."""
     volume = await _find(request, pool, type, name)
     if body.restore:
-        await custom_snapshots.restore(request.context, volume, body.restore)
+        await custom_volumes.restore(request.context, volume, body.restore)
         if body.config is None:
             return
     await volumes.update(request.context, volume, body.description, body.config or {})
@@ -172,8 +180,10 @@ async def rename_volume(
         raise Forbidden("not authorized")
     project = await request.db.read(scope.project_of, wanted, volume.type)
     if body.pool not in ("", pool) or project != volume.project:
-        return request.start("Moving storage volume", custom_copies.move, volume, body.pool or pool, project, body.name)
-    renamed = await custom.rename(request.context, volume, body.name)
+        return request.start(
+            "Moving storage volume", custom_volumes.move, volume, body.pool or pool, project, body.name
+        )
+    renamed = await custom_volumes.rename(request.context, volume, body.name)
     return Created(volumes.url_of(renamed))
 
 

@@ -167,9 +167,12 @@ class BtrfsDriver:
             await self.set_quota(volume, size)
 
     async def copy_volume(self, source: StoredVolume, target: StoredVolume, size: int | None = None) -> None:
-        await in_thread(_snapshot, source.path, target)
+        await self.clone_volume(source, target)
         if size:
             await self.set_quota(target, size)
+
+    async def clone_volume(self, source: StoredVolume, target: StoredVolume) -> None:
+        await in_thread(_snapshot, source.path, target)
 
     async def rename_volume(self, volume: StoredVolume, path: Path) -> None:
         await tree.rename(volume.path, path)
