@@ -92,8 +92,9 @@ def pss_kb(pid: int) -> int:
 
 
 def cpu_s(pid: int) -> float:
-    """The CPU time of a process and of its children that have ended, in seconds; 0 once it has gone."""
+    """The CPU time of a process's threads and of its children that have ended, in seconds; 0 once it has gone."""
     with contextlib.suppress(OSError):
+        own = sum(int(file.read_text().split()[0]) for file in Path(f"/proc/{pid}/task").glob("*/schedstat"))
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+        return own / 1e9 + sum(int(field) for field in fields[13:15]) / os.sysconf("SC_CLK_TCK")
     return 0.0
