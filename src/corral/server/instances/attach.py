@@ -11,7 +11,8 @@ from corral.errors import CorralError, InvalidRequest
 from corral.server.context import Context
 from corral.server.devices import registry
 from corral.server.devices.model import Attachment, DeviceContext, Reserving, Restorable
-from corral.server.instances import idmaps, nvidia, running, store
+from corral.server.instances import idmaps, nvidia, running
+from corral.server.instances.inventory import Inventory
 from corral.server.instances.model import Devices, Instance, containers_dir, devices_dir, log_dir
 from corral.server.instances.spec import HostFacts
 from corral.server.rollback import Rollback
@@ -74,7 +75,7 @@ def _used_names(devices: Devices, volatile: Mapping[str, str], besides: str) -> 
 
 async def _is_used_by_another(context: Context, instance: Instance, pool: str, volume: str) -> bool:
     """Whether another running instance has a custom volume among its disks."""
-    for other in await context.db.read(store.list_instances):
+    for other in await context.parts[Inventory].list():
         if other.id != instance.id and running.find(context, other) is not None:
             for config in other.expanded_devices.values():
                 if config.get("pool") == pool and config.get("source") == volume:

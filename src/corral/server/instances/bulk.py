@@ -5,7 +5,8 @@ import asyncio
 from corral.api.instances import InstanceStatePut
 from corral.errors import CorralError, InternalError, InvalidRequest
 from corral.server.context import Context
-from corral.server.instances import running, start, stop, store
+from corral.server.instances import running, start, stop
+from corral.server.instances.inventory import Inventory
 from corral.server.instances.model import Instance, Status
 
 DESCRIPTIONS = {
@@ -55,7 +56,7 @@ async def change_state(context: Context, project: str, name: str, change: Instan
 async def concerned(context: Context, project: str, action: str) -> list[Instance]:
     """The instances of a project for which an action would change something."""
     describe(action)
-    instances = await context.db.read(store.list_instances, project)
+    instances = await context.parts[Inventory].list(project)
     return [one for one in instances if running.status(context, one) in _FROM[action]]
 
 

@@ -30,6 +30,12 @@ async def balance(context: Context) -> None:
 def _pin(facts: HostFacts, pinned: list[tuple[RunningContainer, str]]) -> None:
     for container, cpus in pinned:
         try:
-            container.cgroup(facts.hierarchies).apply(cgroup.cpuset_settings(facts.hierarchies, cpus))
+            group = container.cgroup(facts.hierarchies)
+            # To write is dear, and most stay where they are when another one starts.
+            group.apply(
+                setting
+                for setting in cgroup.cpuset_settings(facts.hierarchies, cpus)
+                if group.read(setting.controller, setting.file) != setting.value
+            )
         except OSError as error:
             log.warning("Failed to pin container %s to CPUs %s: %s", container.name, cpus, error)

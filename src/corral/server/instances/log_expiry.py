@@ -8,7 +8,8 @@ from pathlib import Path
 
 from corral.server.context import Context
 from corral.server.host.threads import in_thread
-from corral.server.instances import logs, running, store
+from corral.server.instances import logs, running
+from corral.server.instances.inventory import Inventory
 
 KEPT_S = 48 * 3600.0
 """Life of a log after its last line."""
@@ -23,7 +24,7 @@ _NEVER = frozenset({"lxc.conf"})
 
 async def expire(context: Context) -> None:
     """Delete old logs. What cannot be deleted now is tried again the next day."""
-    found = await context.db.read(store.list_instances, None, None)
+    found = await context.parts[Inventory].list()
     active = {one.storage_name: running.find(context, one) is not None for one in found}
     await in_thread(expire_directory, context.member.log_dir, active, time.time())
 

@@ -15,7 +15,8 @@ from corral.server.host.cgroup import Cgroup
 from corral.server.host.mount import find_mount
 from corral.server.host.netlink import Netlink
 from corral.server.host.threads import in_thread
-from corral.server.instances import running, store
+from corral.server.instances import running
+from corral.server.instances.inventory import Inventory
 from corral.server.instances.model import Instance, link_path
 from corral.server.instances.running import RunningContainer
 from corral.server.instances.spec import HostFacts
@@ -77,7 +78,7 @@ async def _collect_anew(context: Context, projects: list[str]) -> dict[str, Metr
     if not projects:
         return {}
     wanted = set(projects)
-    instances = await context.db.read(store.list_instances, projects[0] if len(projects) == 1 else None)
+    instances = await context.parts[Inventory].list(projects[0] if len(projects) == 1 else None)
     pairs = [
         (one, container)
         for one in instances

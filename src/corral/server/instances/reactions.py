@@ -6,7 +6,8 @@ import logging
 from corral.server.context import Context
 from corral.server.host.netlink import Netlink
 from corral.server.host.threads import in_thread
-from corral.server.instances import attach, running, store
+from corral.server.instances import attach, running
+from corral.server.instances.inventory import Inventory
 from corral.server.networks.model import Network, NetworkChanged, NetworkRepaired, NetworkType
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ async def reconnect(context: Context, network: Network) -> None:
     if network.type is not NetworkType.BRIDGE:
         return
     ports, users = [], []
-    for instance in await context.db.read(store.list_instances):
+    for instance in await context.parts[Inventory].list():
         if running.find(context, instance) is None:
             continue
         users.append(instance)

@@ -36,6 +36,7 @@ from corral.server.instances import (
 from corral.server.instances.attach import Attached
 from corral.server.instances.container import runtime
 from corral.server.instances.container.lxc_config import lxc_config
+from corral.server.instances.inventory import Inventory
 from corral.server.instances.model import (
     Instance,
     containers_dir,
@@ -199,7 +200,7 @@ async def plan_idmap(context: Context, instance: Instance) -> idmaps.Plan:
     config = instance.expanded_config
     taken = []
     if is_true(config.get("security.idmap.isolated")):
-        taken = idmaps.taken_ranges(await context.db.read(store.list_instances), instance.storage_name)
+        taken = idmaps.taken_ranges(await context.parts[Inventory].list(), instance.storage_name)
     return idmaps.plan(config, context.parts[idmaps.HostIds], taken)
 
 

@@ -1,5 +1,7 @@
 """/1.0/instances (and, by the dispatcher, /1.0/containers and /1.0/virtual-machines)."""
 
+from typing import Any
+
 from corral.api import instances as wire
 from corral.api.instances import InstancePatch, InstancePost, InstancePut, InstancesPost, InstancesPut
 from corral.api.urls import url
@@ -87,10 +89,10 @@ async def list_instances(request: Request) -> Listing[wire.Instance]:
     """List the instances."""
     project = None if request.all_projects else request.project
     found = await request.context.parts[Inventory].list(project, _kind_asked(request))
-    items: list[wire.Instance]
-    if request.recursion < 2:
+    items: list[Any] = found
+    if request.recursion == 1 or (request.recursion == 0 and request.query.get("filter")):
         items = [render.instance(request.context, one) for one in found]
-    else:
+    elif request.recursion:
         items = list(await _full(request, found))
     return Listing(items, lambda one: url(request.base, one.name, project=one.project))
 
