@@ -1,60 +1,75 @@
-"""Containers in containers: this very server inside an unprivileged container, with an unprivileged one of its own."""
+"""A server in a container, and a container of its own: each guest finds its own server at /dev/lxd/sock."""
 
 import shutil
 import site
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from harness import images, programs
+from conftest import client_of
+from harness import programs
 from harness.api import Api
+from harness.daemon import Daemon
+from harness.guest import Guest
+from harness.waiting import until
 
-Make = Callable[..., str]
+HOST_SYSTEM = "ln -sfn usr/lib /lib; ln -sfn usr/lib64 /lib64"
+"""With the host's /usr mounted, a busybox system has all programs of the host."""
 
-STATE = "/var/lib/corral"
+PREPARE = f"""set -e
+{HOST_SYSTEM}
+echo root:100000:65536 >/etc/subuid
+echo root:100000:65536 >/etc/subgid
+mkdir -p /var/lib/inner /var/log /var/cache
+"""
 
-
-@pytest.fixture
-def outer(api: Api, make_instance: Make, busybox_image: Path, tmp_path: Path) -> Iterator[str]:
-    """A container that allows nesting, with the host's programs and this tree to read."""
-    fingerprint = api.upload_image(images.borrowed(tmp_path / "borrowed.tar"), "borrowed")
-    programs.write_launchers(tmp_path / "bin")
-    # Nobody in the container may read what only the host's root may.
-    (tmp_path / "bin").chmod(0o755)
-    shutil.copy(busybox_image, tmp_path / "bin/busybox.tar")
-    shown = {
-        "usr": Path("/usr"),
-        "sources": programs.SOURCES,
-        "libraries": Path(site.getsitepackages()[0]),
-        "bin": tmp_path / "bin",
-    }
-    disks = {
-        name: {"type": "disk", "source": str(path), "path": str(path), "readonly": "true"}
-        for name, path in shown.items()
-    }
-    config = {"security.nesting": "true", "raw.lxc": "lxc.init.cmd=/bin/busybox init"}
-    yield make_instance("outer", image="borrowed", config=config, devices=disks)
-    api.run("DELETE", f"/1.0/images/{fingerprint}")
+ASK = """import socket, sys
+end = socket.socket(socket.AF_UNIX)
+end.connect("/dev/lxd/sock")
+end.sendall(f"GET /1.0/config/{sys.argv[1]} HTTP/1.0\\r\\n\\r\\n".encode())
+print(end.makefile().read())
+"""
 
 
-def test_a_container_in_a_container(api: Api, outer: str, tmp_path: Path) -> None:
-    def inside(script: str) -> str:
-        """Run a script in the outer container and return what it prints."""
-        setup = f"export PATH={tmp_path}/bin:/usr/sbin:/usr/bin CORRAL_DIR={STATE} HOME=/root; "
-        body = {"command": ["sh", "-ec", setup + script], "interactive": False, "record-output": True}
-        done = api.run("POST", f"/1.0/instances/{outer}/exec", body)["metadata"]
-        told = [api.raw("GET", done["output"][number])[2].decode() for number in ("1", "2")]
-        assert done["return"] == 0, f"{script}: exit status {done['return']}\n{told[0]}{told[1]}"
-        return told[0]
+def test_each_level_asks_its_own_server(
+    daemon: Daemon, api: Api, busybox_image: Path, make_instance: Callable[..., str], tmp_path: Path
+) -> None:
+    lxc = client_of(daemon)
+    shared = tmp_path / "shared"
+    programs.write_launchers(shared / "bin")
+    shutil.copy(busybox_image, shared / "busybox.tar")
+    shared.chmod(0o755)
+    sources = {"usr": "/usr", "sources": str(programs.SOURCES), "libraries": site.getsitepackages()[0]}
+    disks = {key: {"type": "disk", "source": path, "path": path, "readonly": "true"} for key, path in sources.items()}
+    disks["shared"] = {"type": "disk", "source": str(shared), "path": "/shared", "readonly": "true"}
+    outer = make_instance(config={"security.nesting": "true", "user.me": "outer"}, devices=disks)
+    environment = ("--env", "PATH=/shared/bin:/usr/sbin:/usr/bin:/bin:/sbin", "--env", "LXD_DIR=/var/lib/inner")
 
-    inside("setsid corrald --logfile /var/log/corrald.log >/dev/null 2>&1 & corrald waitready --timeout=60")
-    inside("corrald init --auto --storage-backend dir")
-    inside(f"corral image import {tmp_path}/bin/busybox.tar --alias busybox")
-    inside("corral launch busybox inner")
-    assert inside("corral exec inner -- cat /proc/self/uid_map").split() == ["0", "100000", "65536"]
-    assert inside("corral exec inner -- id -u") == "0\n"
-    # Fresh mounts of its own, which the kernel allows where whole ones are in sight.
-    inside("corral exec inner -- sh -c 'mkdir /p && mount -t proc proc /p && mount -t tmpfs none /tmp'")
-    assert "RUNNING" in inside("corral list -f csv -c s")
-    inside("corral stop -f inner; corral delete inner; corrald shutdown --timeout=60")
+    def inside(*argv: str) -> str:
+        return lxc("exec", outer, *environment, "--", *argv)
+
+    inside("sh", "-c", PREPARE)
+    inside("sh", "-c", "setsid lxd --logfile /var/log/inner.log >/var/log/inner.out 2>&1 </dev/null &")
+    inside("lxd", "waitready", "--timeout=30")
+    inside("lxc", "storage", "create", "default", "dir")
+    inside("lxc", "profile", "device", "add", "default", "root", "disk", "path=/", "pool=default")
+    inside("lxc", "image", "import", "/shared/busybox.tar", "--alias", "busybox")
+    inside("lxc", "init", "busybox", "inner", "-c", "user.me=inner")
+    inside("lxc", "config", "device", "add", "inner", "usr", "disk", "source=/usr", "path=/usr", "readonly=true")
+    inside("lxc", "start", "inner")
+    inside("lxc", "exec", "inner", "--", "sh", "-c", HOST_SYSTEM)
+
+    def ask(key: str) -> str:
+        answer = inside("lxc", "exec", "inner", "--", "/usr/bin/python3", "-IS", "-c", ASK, key)
+        return answer.partition("\n\n")[2].strip()
+
+    assert ask("user.me") == "inner"
+    pid = api.get(f"/1.0/instances/{outer}/state")["pid"]
+    with Guest(pid) as guest:
+        assert guest.text("/1.0/config/user.me") == "outer"
+    # The outer server's socket, shown further in: whose process asks is the outer container's.
+    inside("lxc", "config", "device", "add", "inner", "up", "disk", "source=/dev/lxd", "path=/up")
+    until(lambda: "sock" in inside("lxc", "exec", "inner", "--", "ls", "/up"), "the outer socket is shown")
+    further = ASK.replace("/dev/lxd/sock", "/up/sock")
+    answer = inside("lxc", "exec", "inner", "--", "/usr/bin/python3", "-IS", "-c", further, "user.me")
+    assert "Access denied for non-root user" in answer
+    inside("lxc", "delete", "--force", "inner")

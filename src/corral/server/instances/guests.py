@@ -5,7 +5,7 @@ none of its own, whose descendant it is. Names of processes and the like, which 
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,27 +64,24 @@ class Suspect:
 
 def choose(
     suspects: Iterable[Suspect],
-    namespaces: Iterable[Namespace],
+    namespaces: Sequence[Namespace],
     host: Namespace,
     ancestors: Callable[[], Iterable[int]],
 ) -> int | None:
     """The instance that a process with these pid namespaces (innermost first) belongs to, or None. Pure.
 
     Containers nest: the innermost that is ours counts. Where that does not tell one (`raw.lxc` can share the
-    namespace with the host or between containers), `ancestors` do.
+    namespace with the host or between containers), and where no namespaces are known, `ancestors` do.
     """
     by_namespace: dict[Namespace, list[Suspect]] = {}
     by_monitor: dict[int, Suspect] = {}
     for suspect in suspects:
         by_namespace.setdefault(suspect.namespace, []).append(suspect)
         by_monitor[suspect.monitor_pid] = suspect
-    for namespace in namespaces:
-        found = by_namespace.get(namespace, [])
-        if len(found) == 1 and namespace != host:
-            return found[0].instance_id
-        if found:
-            break
-    else:
+    found = next((by_namespace[one] for one in namespaces if one in by_namespace), [])
+    if len(found) == 1 and found[0].namespace != host:
+        return found[0].instance_id
+    if namespaces and not found:
         return None
     return next((by_monitor[pid].instance_id for pid in ancestors() if pid in by_monitor), None)
 
@@ -94,7 +91,10 @@ def find_instance_id(running: Running, pid: int) -> int | None:
     try:
         host = peers.get_pid_namespace(os.getpid())
         suspects = [suspect for one in running.list() if (suspect := _suspect(one)) is not None]
-        namespaces = peers.list_pid_namespaces(pid)
+        try:
+            namespaces = peers.list_pid_namespaces(pid)
+        except PermissionError:  # in a container we may not look at processes that came from outside of it
+            namespaces = []
         return choose(suspects, namespaces, host, lambda: peers.list_ancestors(pid))
     except OSError:
         return None

@@ -34,7 +34,8 @@ SUSPECTS = (
         ([SHARED, HOST], [], None),
         ([INNER, HOST], [], None),
         ([INNER], [100], None),
-        ([], [100], None),
+        ([], [100], 1),
+        ([], [], None),
     ],
 )
 def test_choose(namespaces: list[Namespace], ancestors: list[int], expected: int | None) -> None:
