@@ -197,7 +197,7 @@ def test_restore_brings_configuration_and_devices_back(api: Api, make_instance: 
     changed: dict[str, Any] = {
         "description": "after",
         "config": {"user.a": "2", "user.b": "3", "limits.cpu": "", "security.protection.delete": "true"},
-        "devices": {"eth0": {"type": "none"}},
+        "devices": {"gone": {"type": "none"}},
     }
     api.call("PATCH", path, changed)
     api.run("PUT", path, {"restore": "s"})

@@ -217,4 +217,5 @@ EXTENSIONS = (
     "image_restriction_nesting",
     "container_syscall_intercept_sysinfo",
     "container_syscall_filtering_allow_deny_syntax",
+    "instances_rebuild",
 )

@@ -87,6 +87,12 @@ class InstancePost(msgspec.Struct, kw_only=True):
     allow_inconsistent: bool = False
 
 
+class InstanceRebuildPost(msgspec.Struct, kw_only=True):
+    """What an instance is made anew from."""
+
+    source: InstanceSource = msgspec.field(default_factory=InstanceSource)
+
+
 class InstanceStatePut(msgspec.Struct, kw_only=True):
     """A change of state; a timeout of -1 waits for ever."""
 

@@ -44,6 +44,7 @@ ENTRIES = {
     "project": ("project", "COMMAND", "Manage projects", False),
     "publish": ("publish", "COMMAND", "Publish instances as images", False),
     "query": ("query", "COMMAND", "Send a raw query to {title}", True),
+    "rebuild": ("rebuild", "COMMAND", "Rebuild instances", False),
     "remote": ("remote", "COMMAND", "Manage the list of remote servers", False),
     "rename": ("move", "RENAME", "Rename instances and snapshots", False),
     "restart": ("action", "RESTART", "Restart instances", False),

@@ -46,7 +46,7 @@ def create(invocation: Invocation) -> tuple[Server, str, str]:
         body["source"] = {"type": "none"}
         operation = server.run("POST", "/instances", body)
     else:
-        _add_image(invocation, server, wanted, body)
+        body.update(describe_image(session, server, wanted, wants_vm=invocation.switch("vm")))
         operation = Progress(session, "Retrieving image: %s").run(server, "POST", "/instances", body)
     name = wanted.name or _created_name(operation)
     _warn_without_network(session, server, name)
@@ -137,30 +137,29 @@ def _override_devices(invocation: Invocation, server: Server, devices: Devices, 
         devices[device].update(settings)
 
 
-def _add_image(invocation: Invocation, server: Server, wanted: Wanted, body: dict[str, Any]) -> None:
-    remotes = invocation.session.remotes
-    _guess_image(invocation.session, server, wanted)
+def describe_image(session: Session, server: Server, wanted: Wanted, *, wants_vm: bool) -> dict[str, Any]:
+    """The image for a new root as the server is to be told: its `source`, and its `type` where that is known."""
+    remotes = session.remotes
+    _guess_image(session, server, wanted)
     image = wanted.image or "default"
     remote = remotes.remotes[wanted.image_remote]
     source: dict[str, Any] = {"type": "image"}
     if remote.protocol == "simplestreams":
         source.update(mode="pull", server=remote.addr, protocol="simplestreams", alias=image)
-        body["source"] = source
-        return
+        return {"source": source}
     image_server = server if wanted.image_remote == wanted.remote else remotes.image_server(wanted.image_remote)
     alias = _find_alias(image_server, image)
     fingerprint = str(alias["target"]) if alias is not None else image
-    found = _find_image(invocation.session, image_server, fingerprint, image)
-    if found.get("type") != "virtual-machine" and invocation.switch("vm"):
+    found = _find_image(session, image_server, fingerprint, image)
+    if found.get("type") != "virtual-machine" and wants_vm:
         raise CorralError("Asked for a VM but image is of type container")
-    body["type"] = found.get("type") or "container"
     if not image_server.is_same_as(server):
         source.update(_pull_source(image_server, found))
         if alias is not None and found.get("public"):
             source["alias"] = image
     if source.get("alias") is None:
         source["fingerprint"] = found["fingerprint"]
-    body["source"] = source
+    return {"source": source, "type": found.get("type") or "container"}
 
 
 def _pull_source(image_server: Server, image: dict[str, Any]) -> dict[str, Any]:

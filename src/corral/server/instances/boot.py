@@ -28,6 +28,7 @@ from corral.server.instances import (
     reactions,
     refresh,
     rename,
+    replacing,
     running,
     scheduling,
     snapshot,
@@ -160,6 +161,8 @@ async def _resume(context: Context, instance: Instance) -> None:
         await snapshot.resume(context, instance)
     elif instance.pending == refresh.PENDING:
         await refresh.resume(context, instance)
+    elif instance.pending.startswith(replacing.PENDING):
+        await replacing.resume(context, instance)
     elif instance.config.get("volatile.last_state.power") == "RUNNING" and not running.find(context, instance):
         await _ended_meanwhile(context, instance)
 

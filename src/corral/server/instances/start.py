@@ -25,6 +25,7 @@ from corral.server.instances import (
     idmaps,
     interception,
     nvidia,
+    replacing,
     root_volume,
     running,
     seccomp,
@@ -98,6 +99,9 @@ async def launch(context: Context, instance: Instance) -> RunningContainer:
     """Start an instance that is stopped and that the caller has claimed."""
     if not instance.is_container:
         raise NotSupported("Virtual machines are not supported on this server")
+    if instance.pending.startswith(replacing.PENDING):
+        await replacing.resume(context, instance)
+        instance = await context.db.read(store.reload, instance.id)
     state = _Start(context, instance)
     files.release(context, instance.id)
     async with Rollback() as undo:

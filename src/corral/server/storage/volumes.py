@@ -79,18 +79,18 @@ async def create_from_image(  # noqa: PLR0913  (the shape that instances were pr
         volume = await context.db.write(store.insert_volume, planned)
         undo.add(context.db.write, store.delete_volume, volume.id)
         undo.add(driver.delete_volume, stored(context.member, volume))
-        await _clone_image(context, image, volume, size)
+        await clone_image(context, image, pool, stored(context.member, volume), size)
         await finish(context, volume)
         undo.commit()
     return replace(volume, pending="")
 
 
-async def _clone_image(context: Context, image: ImageSource, volume: Volume, size: int | None) -> None:
-    """Copy an image's volume, unpacking it first where the pool does not have it."""
-    driver, target = open_driver(context.member, volume.pool), stored(context.member, volume)
+async def clone_image(context: Context, image: ImageSource, pool: Pool, target: StoredVolume, size: int | None) -> None:
+    """Make a volume as a copy of an image's, which is unpacked first where the pool does not have it."""
+    driver = open_driver(context.member, pool)
     for last in (False, True):
-        async with context.locks.hold("image volume", volume.pool.id, image.fingerprint):
-            cached = await _ensure_image(context, driver, volume.pool, image)
+        async with context.locks.hold("image volume", pool.id, image.fingerprint):
+            cached = await _ensure_image(context, driver, pool, image)
         try:
             return await driver.copy_volume(stored(context.member, cached), target, size)
         except (OSError, CommandFailed):
