@@ -22,23 +22,28 @@ from corral.server.settings.settings import Settings
 METRICS_PATH = "/1.0/metrics"
 
 
+_CREDENTIALS = struct.Struct("3i")
+"""struct ucred: process, user, group."""
+
+
 @lru_cache(maxsize=256)
-def _user_name(uid: int) -> str:
+def _local_caller(uid: int) -> Caller:
     try:
-        return pwd.getpwuid(uid).pw_name
+        name = pwd.getpwuid(uid).pw_name
     except KeyError:
-        return f"uid={uid}"
+        name = f"uid={uid}"
+    return Caller(name, "unix", "@")
 
 
 async def authenticate(raw: web.BaseRequest, context: Context) -> Caller:
     """The caller of a request: its trust is looked up each time, so that it ends with the certificate's entry."""
     transport = raw.transport
-    sock = transport.get_extra_info("socket") if transport is not None else None
-    if sock is not None and sock.family == socket.AF_UNIX:
+    # The name of a Unix socket is its path; that of any other is a tuple.
+    if transport is not None and isinstance(transport.get_extra_info("sockname"), str | bytes):
         # SO_PEERCRED, unix(7)
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        _, uid, _ = struct.unpack("3i", credentials)
-        return Caller(_user_name(uid), "unix", "@")
+        sock = transport.get_extra_info("socket")
+        _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        return _local_caller(uid)
     told = context.parts[ClientAddresses].find(transport)
     address = _format_peer(told or (transport.get_extra_info("peername") if transport is not None else None))
     connection = transport.get_extra_info("ssl_object") if transport is not None else None
