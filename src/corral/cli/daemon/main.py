@@ -52,6 +52,12 @@ def _init(invocation: Invocation) -> int:
     return run(invocation)
 
 
+def _recover(invocation: Invocation) -> int:
+    from corral.cli.daemon.recover import run
+
+    return run(invocation)
+
+
 def _sql(invocation: Invocation) -> int:
     from corral.cli.daemon.sql import run
 
@@ -106,6 +112,17 @@ Without flags it asks how.""",
             text("storage-pool", "Storage pool to use or create"),
             text("trust-password", "Password required to add new clients"),
         ),
+    ),
+    Command(
+        "recover",
+        "Recover missing instances and volumes from existing and unknown storage pools",
+        _recover,
+        count=(0, 100),
+        long="""Recover missing instances and volumes from existing and unknown storage pools
+
+This is for the day after a disaster. It asks about storage pools that the database does not know, looks into them and
+into those that it knows, and shows the instances and volumes that are there and not in the database. Their records are
+made again if you want it.""",
     ),
     Command(
         "shutdown",

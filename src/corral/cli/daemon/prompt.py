@@ -50,7 +50,7 @@ def ask_whether(question: str, *, default: bool) -> bool:
     return ask(f"{question} (yes/no)", "yes" if default else "no", check).lower() in _YES
 
 
-def ask_choice(question: str, choices: Sequence[str], default: str) -> str:
+def ask_choice(question: str, choices: Sequence[str], default: str | None) -> str:
     """One of some words."""
 
     def check(answer: str) -> str:

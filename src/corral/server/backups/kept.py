@@ -1,10 +1,9 @@
 """Backups that stay on the server until they are fetched, expire or are deleted: archives with rows, by owner."""
 
-import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,40 +109,57 @@ def _remove_spools(directory: Path) -> None:
             shutil.rmtree(entry.path, ignore_errors=True)
 
 
-async def sweep(context: Context, table: Table, owners: list[Owner], roots: list[Path]) -> None:
-    """Bring the archives below some directories in line with the rows of a table."""
-    await context.db.write(store.delete_pending, table)
+async def sweep(context: Context, table: Table, owners: Sequence[Owner]) -> None:
+    """Bring rows and archives in line after a daemon that died: what it was making goes, what it removed is forgotten.
+
+    Archives without a row stay: after a database was lost they may be what is needed most.
+    """
+    by_id = {owner.id: owner for owner in owners}
+    for backup in await context.db.read(store.list_pending, table):
+        if backup.owner_id in by_id:
+            await in_thread(archive.remove, by_id[backup.owner_id].path_of(backup.name))
+        await context.db.write(store.delete_backup, table, backup.id)
     names = await context.db.read(store.names_by_owner, table)
-    wanted = {owner.directory: names[owner.id] for owner in owners if owner.id in names}
-    await asyncio.gather(*(in_thread(_sweep, root, wanted) for root in roots))
+    kept = [owner for owner in owners if owner.id in names]
+    for owner, name in await in_thread(_sweep, owners, kept, names):
+        log.warning("Forgetting backup %s of %s: its archive %s is gone", name, owner.place[-1], owner.path_of(name))
+        backup = await context.db.read(store.get_backup, table, owner.id, name)
+        await context.db.write(store.delete_backup, table, backup.id)
 
 
-def _sweep(root: Path, wanted: dict[Path, set[str]]) -> None:
-    """Archives of no backup go, except those whose owner was being renamed: they go to where they belong."""
-    if not root.is_dir():
-        return
-    for directory in [Path(entry.path) for entry in os.scandir(root)]:
-        present = {name for name in os.listdir(directory) if not name.startswith(".")} if directory.is_dir() else set()
-        if directory not in wanted and present:
-            homes = [one for one in wanted if one.parent == root and not one.exists() and wanted[one] == present]
-            if len(homes) == 1:
-                log.warning("Moving %s to %s: the rename of its owner did not end", directory, homes[0])
-                directory.rename(homes[0])
-                continue
-        _sweep_owner(directory, wanted.get(directory, set()))
-    archive.remove_empty(root)
+def _sweep(owners: Sequence[Owner], kept: list[Owner], names: dict[int, set[str]]) -> list[tuple[Owner, str]]:
+    """Settle what is on the disk; returns the rows that have no archive."""
+    for root in {owner.directory.parent for owner in owners}:
+        if root.is_dir():
+            for entry in list(os.scandir(root)):
+                _remove_partial(Path(entry.path))
+    lost = []
+    for owner in kept:
+        if not owner.directory.exists():
+            _find_home(owner, owners, names[owner.id])
+        present = set(os.listdir(owner.directory)) if owner.directory.is_dir() else set()
+        missing, spare = names[owner.id] - present, present - names[owner.id]
+        if len(missing) == len(spare) == 1:
+            log.warning("Finishing the rename of a backup of %s to %s", owner.place[-1], *missing)
+            owner.path_of(spare.pop()).rename(owner.path_of(missing.pop()))
+        lost += [(owner, name) for name in missing]
+    return lost
 
 
-def _sweep_owner(directory: Path, wanted: set[str]) -> None:
-    if not directory.is_dir():
-        return
-    listed = os.listdir(directory)
-    gone = [name for name in listed if name not in wanted]
-    if wanted and not wanted & set(listed) and len(gone) == len(wanted) == 1 and not gone[0].startswith("."):
-        log.warning("Renaming %s to %s: the rename of the backup did not end", directory / gone[0], min(wanted))
-        (directory / gone[0]).rename(directory / min(wanted))
-        return
-    for name in gone:
-        log.warning("Removing %s: it belongs to no backup", directory / name)
-        archive.remove(directory / name)
-    archive.remove_empty(directory)
+def _remove_partial(directory: Path) -> None:
+    if directory.is_dir() and not directory.is_symlink():
+        for name in os.listdir(directory):
+            if name.startswith((archive.PARTIAL, SPOOL_PREFIX)):
+                archive.remove(directory / name)
+        archive.remove_empty(directory)
+
+
+def _find_home(owner: Owner, owners: Sequence[Owner], names: set[str]) -> None:
+    """An owner whose rename was cut short has its backups in a directory that is nobody's and holds just these."""
+    taken = {one.directory for one in owners}
+    root = owner.directory.parent
+    found = [Path(one.path) for one in os.scandir(root) if Path(one.path) not in taken] if root.is_dir() else []
+    fitting = [one for one in found if one.is_dir() and set(os.listdir(one)) == names]
+    if len(fitting) == 1:
+        log.warning("Moving %s to %s: the rename of its owner did not end", fitting[0], owner.directory)
+        fitting[0].rename(owner.directory)

@@ -100,9 +100,10 @@ def list_expired(tx: Tx, table: Table, now: str) -> list[Backup]:
     return [one for one in _list(tx, table, "expiry_date IS NOT NULL") if one.expires_at <= now]
 
 
-def delete_pending(tx: Tx, table: Table) -> None:
-    """Remove the rows of backups that were not finished."""
-    tx.execute(f"DELETE FROM {table.name} WHERE pending != ''")
+def list_pending(tx: Tx, table: Table) -> list[Backup]:
+    """The backups that were not finished."""
+    sql = f"SELECT id, {table.owner}, name, creation_date FROM {table.name} WHERE pending != ''"
+    return [Backup(row[0], row[1], row[2], row[3]) for row in tx.rows(sql)]
 
 
 def names_by_owner(tx: Tx, table: Table) -> dict[int, set[str]]:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle, format_time, utc_now
 from corral.server.host.idmap import IdMap
-from corral.server.host.threads import in_thread
 from corral.server.projects import permissions
 from corral.server.snapshots import naming
 from corral.server.storage import copies, custom, custom_snapshots, keys, model, pools, snapshot_store, volumes
@@ -115,9 +113,7 @@ async def sweep(context: Context) -> None:
     """Remove what a daemon that died left of backups of volumes and of imports."""
     await kept.sweep_uploads(context)
     owners = [owner_of(context, one) for one in await context.db.read(_list_custom)]
-    root = context.member.state_dir / "backups" / "custom"
-    names = await in_thread(lambda: os.listdir(root) if root.is_dir() else [])
-    await kept.sweep(context, store.VOLUMES, owners, [root / name for name in names])
+    await kept.sweep(context, store.VOLUMES, owners)
 
 
 async def import_volume(context: Context, upload: Upload) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from corral.errors import CorralError
 from corral.server.backups import archive
 from corral.server.context import Context
 from corral.server.db.database import Tx
@@ -36,10 +37,13 @@ async def write(context: Context, instance: Instance, volume: Volume | None = No
         found = volume or root_volume.find_row(tx, instance)
         return (found, describe(tx, context, instance, found)) if found is not None else None
 
-    described = await context.db.read(read)
-    if described is None:
-        return
-    found, document = described
+    async with context.locks.hold("backup.yaml", instance.id):
+        described = await context.db.read(read)
+        if described is not None:
+            await _store(context, instance, *described)
+
+
+async def _store(context: Context, instance: Instance, found: Volume, document: dict[str, Any]) -> None:
     try:
         await in_thread(_write, volumes.path(context.member, found) / "backup.yaml", document)
     except OSError as error:
@@ -49,6 +53,14 @@ async def write(context: Context, instance: Instance, volume: Volume | None = No
         context.parts[Outdated].add(instance.id)
     else:
         context.parts[Outdated].discard(instance.id)
+
+
+async def write_again(context: Context, instance_id: int) -> None:
+    """Write the file as the instance is now; nothing where it is gone or its volume is away."""
+    instance = await context.db.read(store.find_instance, instance_id)
+    if instance is not None and not instance.pending:
+        with contextlib.suppress(OSError, CorralError):
+            await write(context, instance)
 
 
 async def write_outdated(context: Context) -> None:
@@ -73,6 +85,10 @@ def describe(tx: Tx, context: Context, instance: Instance, volume: Volume) -> di
     return {
         "container": msgspec.to_builtins(render.instance(context, instance)),
         "snapshots": [msgspec.to_builtins(render.snapshot(instance, one)) for one in snapshots],
+        "profiles": [
+            {"config": dict(one.config), "devices": dict(one.devices), "name": one.name, "used_by": []}
+            for one in store.get_profiles(tx, instance.project, instance.profiles)
+        ],
         "pool": {
             "name": volume.pool.name,
             "driver": volume.pool.driver,

@@ -11,7 +11,7 @@ from corral.server.backups.upload import receive as receive_upload
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import format_time, utc_now
-from corral.server.instances import create, expand, identities, imported, names, root_volume, store
+from corral.server.instances import create, expand, imported, names, root_volume, store
 from corral.server.instances.model import Instance, InstanceType, Snapshot
 from corral.server.instances.store import NewInstance
 from corral.server.projects.restrictions import is_safe_volatile
@@ -84,7 +84,7 @@ def _plan(tx: Tx, upload: Upload) -> _Plan:
     assert described is not None
     profiles = store.get_profiles(tx, project, described.profiles or [])
     pool = _choose_pool(tx, upload)
-    own = _own_config(tx, described.config or {})
+    own = imported.own_config(tx, described.config or {})
     inherited = expand.expand_devices(profiles, {})
     new = NewInstance(
         project=project,
@@ -128,19 +128,6 @@ def _choose_pool(tx: Tx, upload: Upload) -> str:
             f"Storage pool {upload.index.pool!r} of the backup not found, and the default profile has no root disk:"
             " choose a pool"
         ) from None
-
-
-def _own_config(tx: Tx, config: Mapping[str, str]) -> dict[str, str]:
-    """The instance's config; where the one that was saved is still there, without what tells it apart."""
-    kept = imported.kept_config(config)
-    identity = kept.get("volatile.uuid", "")
-    taken = tx.rows("SELECT 1 FROM instances_config WHERE key = 'volatile.uuid' AND value = ?", identity)
-    if taken or not identity:
-        kept = {key: value for key, value in kept.items() if not key.endswith(".hwaddr")}
-        for key in (identities.UUID, identities.CLOUD_INIT):
-            kept.pop(key, None)
-    identities.add(kept)
-    return kept
 
 
 def _is_clients(key: str) -> bool:

@@ -71,4 +71,4 @@ async def delete_expired(context: Context) -> None:
 async def sweep(context: Context) -> None:
     """Remove what a daemon that died left of backups."""
     owners = [owner_of(context, one) for one in await context.db.read(instances.list_instances)]
-    await kept.sweep(context, store.INSTANCES, owners, [context.member.state_dir / "backups" / "instances"])
+    await kept.sweep(context, store.INSTANCES, owners)

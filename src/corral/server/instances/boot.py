@@ -55,6 +55,8 @@ from corral.units import is_true
 
 log = logging.getLogger(__name__)
 
+RECOVERING = "recover"
+"""What is pending of an instance whose files are older than its record: they are not removed with it."""
 AUTOSTART_PATIENCE_S = 10.0
 """How long the start of the daemon waits for instances that are started with it; the rest goes on behind."""
 _NOT_STARTED = "Failed to autostart instance"
@@ -111,11 +113,14 @@ async def adopt(context: Context) -> None:
     await in_thread(runtime.wait_for_starts, lxcpath)
     for name in await in_thread(scan_running, str(lxcpath), list(by_name)):
         instance = by_name.get(name)
-        if instance is None or instance.pending in ("create", "delete"):
+        if instance is None or instance.pending == RECOVERING:
+            # All that is left of an instance after its database was lost may be this.
+            log.warning("Container %s runs and belongs to no instance: it is left alone until its recovery", name)
+        elif instance.pending in ("create", "delete"):
             log.warning("Container %s runs and belongs to no instance: killed", name)
             await runtime.destroy(lxcpath, name)
-            continue
-        await _adopt(context, instance)
+        else:
+            await adopt_container(context, instance)
     for instance in instances:
         try:
             await _resume(context, instance)
@@ -125,7 +130,8 @@ async def adopt(context: Context) -> None:
     await hotplug.refresh_all(context)
 
 
-async def _adopt(context: Context, instance: Instance) -> None:
+async def adopt_container(context: Context, instance: Instance) -> None:
+    """Take over the running container of an instance."""
     try:
         container = await in_thread(runtime.connect, instance.id, containers_dir(context.member), instance.storage_name)
     except OSError:
@@ -153,6 +159,9 @@ async def _resume(context: Context, instance: Instance) -> None:
     if instance.pending in ("create", "delete"):
         log.info("Removing instance %s: its %s was cut short", instance.storage_name, instance.pending)
         await delete.wipe(context, instance)
+    elif instance.pending == RECOVERING:
+        log.info("Forgetting instance %s again: its recovery was cut short", instance.storage_name)
+        await context.db.write(store.delete_instance, instance.id)
     elif instance.pending.startswith(rename.PENDING):
         await rename.resume(context, instance)
     elif instance.pending.startswith(move.PENDING):

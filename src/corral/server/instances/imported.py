@@ -7,7 +7,7 @@ from corral.server.backups.index import Description, IndexedSnapshot
 from corral.server.backups.store import NEVER
 from corral.server.db.database import Tx
 from corral.server.events.model import format_time, utc_now
-from corral.server.instances import expand, idmaps, snapshot_store, validation
+from corral.server.instances import expand, identities, idmaps, snapshot_store, validation
 from corral.server.instances.model import Devices, Instance, Snapshot
 from corral.server.projects import permissions
 from corral.server.projects.contents import Entity
@@ -95,6 +95,19 @@ def kept_config(config: Mapping[str, str] | None) -> dict[str, str]:
         idmaps.of_text(kept.get("volatile.last_state.idmap"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidRequest("volatile.last_state.idmap is no id map") from error
+    return kept
+
+
+def own_config(tx: Tx, config: Mapping[str, str]) -> dict[str, str]:
+    """The instance's config; where the one that was saved is still there, without what tells it apart."""
+    kept = kept_config(config)
+    identity = kept.get("volatile.uuid", "")
+    taken = tx.rows("SELECT 1 FROM instances_config WHERE key = 'volatile.uuid' AND value = ?", identity)
+    if taken or not identity:
+        kept = {key: value for key, value in kept.items() if not key.endswith(".hwaddr")}
+        for key in (identities.UUID, identities.CLOUD_INIT):
+            kept.pop(key, None)
+    identities.add(kept)
     return kept
 
 

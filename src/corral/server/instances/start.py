@@ -8,6 +8,7 @@ from pathlib import Path
 
 from corral.api.urls import url
 from corral.errors import CorralError, InvalidRequest, NotSupported
+from corral.server.background import Background
 from corral.server.context import Context
 from corral.server.events.model import Lifecycle, format_time, utc_now
 from corral.server.host import command, idmap, mount
@@ -16,6 +17,7 @@ from corral.server.host.threads import in_thread
 from corral.server.instances import (
     apparmor,
     attach,
+    backup_file,
     busy,
     cpus,
     facts,
@@ -118,6 +120,8 @@ async def launch(context: Context, instance: Instance) -> RunningContainer:
     assert state.container is not None
     hotplug.follow(context, instance)
     await cpus.balance(context)
+    # The user need not wait for the description of what now runs.
+    context.parts[Background].start("backup.yaml", backup_file.write_again(context, instance.id))
     log.info("Started container %s", instance.storage_name)
     return state.container
 

@@ -78,7 +78,7 @@ async def create(context: Context, name: str, driver: str, description: str, con
         path = model.pool_path(context.member, name)
         if path.exists():
             raise InvalidRequest(f'Storage pool directory "{path}" already exists')
-        await in_thread(_make_directory, path)
+        await in_thread(make_directory, path)
         undo.add(_remove_directory, path)
         pool = await _create_storage(context, pool, undo)
         undo.commit()
@@ -93,12 +93,13 @@ async def _create_storage(context: Context, pool: Pool, undo: Rollback) -> Pool:
         driver = open_driver(context.member, created)
         undo.add(driver.delete)
         await driver.mount()
-        await in_thread(_make_layout, model.pool_path(context.member, pool.name))
+        await in_thread(make_layout, model.pool_path(context.member, pool.name))
     await context.db.write(store.finish_pool, pool.id, config)
     return await context.db.read(store.get_pool, pool.name)
 
 
-def _make_directory(path: Path) -> None:
+def make_directory(path: Path) -> None:
+    """Make the directory that a pool is mounted at."""
     path.mkdir(parents=True)
     path.chmod(0o711)
 
@@ -109,7 +110,8 @@ def _remove_directory(path: Path) -> None:
         path.rmdir()
 
 
-def _make_layout(path: Path) -> None:
+def make_layout(path: Path) -> None:
+    """Make the directories of a pool. Repeatable."""
     for name, mode in model.POOL_DIRECTORIES.items():
         with contextlib.suppress(FileExistsError):
             (path / name).mkdir()
@@ -225,9 +227,9 @@ async def _mount(context: Context, pool: Pool) -> bool:
     reasons = context.parts[Outages].reasons
     try:
         if not path.is_dir():
-            await in_thread(_make_directory, path)
+            await in_thread(make_directory, path)
         await open_driver(context.member, pool).mount()
-        await in_thread(_make_layout, path)
+        await in_thread(make_layout, path)
     except (CorralError, OSError) as error:
         if reasons.get(pool.name) != str(error):
             log.error("Failed to mount storage pool %s: %s", pool.name, error)
