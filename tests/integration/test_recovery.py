@@ -150,11 +150,12 @@ BAD: list[Callable[[Path, str], object]] = [
     lambda path, text: path.write_text(text.replace("limits.memory: 100MiB", "no.such.key: x")),
     lambda path, text: path.write_text(text.replace("type: container", "type: virtual-machine")),
     lambda path, text: path.write_text(text.replace("driver: ", "driver: not-")),
-    lambda path, text: (path.parent / "rootfs").rename(path.parent / "x") and _link_root(path.parent),
+    lambda path, text: _link_root(path.parent),
 ]
 
 
 def _link_root(directory: Path) -> None:
+    (directory / "rootfs").rename(directory / "x")
     (directory / "rootfs").symlink_to("/")
 
 
