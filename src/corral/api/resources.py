@@ -72,10 +72,38 @@ class GPUCardDRM(msgspec.Struct, kw_only=True):
     render_device: Text = UNSET
 
 
+class GPUCardMdev(msgspec.Struct, kw_only=True):
+    api: str
+    available: int
+    name: Text = UNSET
+    description: Text = UNSET
+    devices: list[str]
+
+
+class GPUCardNvidia(msgspec.Struct, kw_only=True):
+    cuda_version: Text = UNSET
+    nvrm_version: Text = UNSET
+    brand: str = ""
+    model: str = ""
+    uuid: Text = UNSET
+    architecture: Text = UNSET
+    card_name: Text = UNSET
+    card_device: Text = UNSET
+
+
+class GPUCardSRIOV(msgspec.Struct, kw_only=True):
+    current_vfs: int
+    maximum_vfs: int
+    vfs: list["GPUCard"] | None = None
+
+
 class GPUCard(msgspec.Struct, kw_only=True):
     driver: Text = UNSET
     driver_version: Text = UNSET
     drm: GPUCardDRM | UnsetType = UNSET
+    sriov: GPUCardSRIOV | UnsetType = UNSET
+    nvidia: GPUCardNvidia | UnsetType = UNSET
+    mdev: dict[str, GPUCardMdev] | UnsetType = UNSET
     numa_node: int = 0
     pci_address: Text = UNSET
     vendor: Text = UNSET
@@ -88,6 +116,20 @@ class GPUCard(msgspec.Struct, kw_only=True):
 class GPU(msgspec.Struct, kw_only=True):
     cards: list[GPUCard]
     total: int
+
+
+class NetworkCardPortInfiniband(msgspec.Struct, kw_only=True):
+    issm_name: Text = UNSET
+    issm_device: Text = UNSET
+    mad_name: Text = UNSET
+    mad_device: Text = UNSET
+    verb_name: Text = UNSET
+    verb_device: Text = UNSET
+
+
+class NetworkCardVDPA(msgspec.Struct, kw_only=True):
+    name: str
+    device: str
 
 
 class NetworkCardPort(msgspec.Struct, kw_only=True):
@@ -103,6 +145,7 @@ class NetworkCardPort(msgspec.Struct, kw_only=True):
     link_detected: bool = False
     link_speed: Number = UNSET
     link_duplex: Text = UNSET
+    infiniband: NetworkCardPortInfiniband | UnsetType = UNSET
 
 
 class NetworkCardSRIOV(msgspec.Struct, kw_only=True):
@@ -116,6 +159,7 @@ class NetworkCard(msgspec.Struct, kw_only=True):
     driver_version: Text = UNSET
     ports: list[NetworkCardPort] | UnsetType = UNSET
     sriov: NetworkCardSRIOV | UnsetType = UNSET
+    vdpa: NetworkCardVDPA | UnsetType = UNSET
     numa_node: int = 0
     pci_address: Text = UNSET
     vendor: Text = UNSET
@@ -191,6 +235,11 @@ class USB(msgspec.Struct, kw_only=True):
     total: int
 
 
+class PCIVPD(msgspec.Struct, kw_only=True):
+    product_name: Text = UNSET
+    entries: dict[str, str] | UnsetType = UNSET
+
+
 class PCIDevice(msgspec.Struct, kw_only=True):
     driver: str = ""
     driver_version: str = ""
@@ -201,7 +250,7 @@ class PCIDevice(msgspec.Struct, kw_only=True):
     product: str = ""
     product_id: str = ""
     iommu_group: int = 0
-    vpd: dict[str, str] = {}
+    vpd: PCIVPD = msgspec.field(default_factory=PCIVPD)
 
 
 class PCI(msgspec.Struct, kw_only=True):

@@ -2,6 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import TypeVar
+
+from msgspec import UNSET, UnsetType
 
 from corral.api.resources import (
     GPU,
@@ -9,6 +12,7 @@ from corral.api.resources import (
     USB,
     GPUCard,
     GPUCardDRM,
+    GPUCardSRIOV,
     Network,
     NetworkCard,
     NetworkCardPort,
@@ -17,10 +21,15 @@ from corral.api.resources import (
     USBDevice,
     USBInterface,
 )
-from corral.server.hardware.tree import Tree, hex_id, numa_node, or_unset, pci_address, usb_address
-from corral.server.host import sysfs
+from corral.server.hardware import details
+from corral.server.hardware.tree import Tree, hex_id, natural_key, numa_node, or_unset, pci_address, usb_address
+from corral.server.host import ethtool, sysfs
 
 _NETWORK_CLASS = "0x02"
+_PROTOCOLS = {1: "ethernet", 32: "infiniband"}
+"""ARPHRD numbers (linux/if_arp.h) of what a card's port can be."""
+
+CardT = TypeVar("CardT")
 
 
 def read_network(tree: Tree) -> Network:
@@ -34,11 +43,29 @@ def read_network(tree: Tree) -> Network:
         card = cards.setdefault(address or path.name, _network_card(tree, _hardware_of(tree, device, address)))
         card.usb_address = or_unset(usb_address(device))
         ports = card.ports if isinstance(card.ports, list) else []
-        card.ports = [*ports, _read_port(path)]
+        card.ports = [*ports, _read_port(tree, path)]
+        if tree.is_live and not card.firmware_version:
+            card.firmware_version = or_unset(ethtool.read_firmware(path.name))
     for path in tree.entries("bus", "pci", "devices"):
         if sysfs.read_text(path / "class").startswith(_NETWORK_CLASS) and path.name not in cards:
             cards[path.name] = _network_card(tree, path)
+    functions = _take_functions(tree, cards)
+    for address, card in cards.items():
+        if isinstance(card.sriov, NetworkCardSRIOV):
+            card.sriov.vfs = [functions[one] for one in _functions_of(tree, address) if one in functions]
     return Network(cards=[cards[name] for name in sorted(cards)], total=len(cards))
+
+
+def _functions_of(tree: Tree, address: str) -> list[str]:
+    """The PCI addresses of the virtual functions of a card."""
+    links = sorted((tree.sys / "bus/pci/devices" / address).glob("virtfn*"), key=lambda path: natural_key(path.name))
+    return [os.path.basename(os.readlink(link)) for link in links if link.is_symlink()]
+
+
+def _take_functions(tree: Tree, cards: dict[str, CardT]) -> dict[str, CardT]:
+    """Take the cards that are virtual functions of others out of the list."""
+    addresses = [one for address in list(cards) for one in _functions_of(tree, address)]
+    return {address: cards.pop(address) for address in addresses if address in cards}
 
 
 def _hardware_of(tree: Tree, device: Path, address: str) -> Path:
@@ -57,27 +84,39 @@ def _network_card(tree: Tree, path: Path) -> NetworkCard:
         pci_address=or_unset(pci_address(path)),
         vendor_id=or_unset(hex_id(path / "vendor")),
         product_id=or_unset(hex_id(path / "device")),
+        vdpa=details.read_vdpa(path),
     )
     if maximum:
         card.sriov = NetworkCardSRIOV(current_vfs=sysfs.read_int(path / "sriov_numvfs"), maximum_vfs=maximum, vfs=[])
     return card
 
 
-def _read_port(path: Path) -> NetworkCardPort:
+def _read_port(tree: Tree, path: Path) -> NetworkCardPort:
     speed = sysfs.read_int(path / "speed")
-    return NetworkCardPort(
+    duplex = sysfs.read_text(path / "duplex")
+    protocol = _PROTOCOLS.get(sysfs.read_int(path / "type", 1), "unknown")
+    port = NetworkCardPort(
         id=path.name,
         address=or_unset(sysfs.read_text(path / "address")),
         port=sysfs.read_int(path / "dev_port"),
         link_detected=sysfs.read_int(path / "carrier") == 1,
         link_speed=or_unset(max(0, speed)),
-        link_duplex=or_unset(sysfs.read_text(path / "duplex")),
+        link_duplex=duplex if duplex in ("full", "half") else UNSET,
+        protocol=protocol,
     )
+    if protocol == "infiniband":
+        port.infiniband = details.read_infiniband(path / "device", port.port)
+    link = ethtool.read_link(path.name) if tree.is_live else None
+    if link is not None:
+        port.supported_modes, port.supported_ports = or_unset(list(link.modes)), or_unset(list(link.ports))
+        port.port_type, port.transceiver_type = or_unset(link.port_type), or_unset(link.transceiver)
+        port.auto_negotiation = link.autoneg
+    return port
 
 
 def read_gpu(tree: Tree) -> GPU:
     """The graphics cards that have a DRM device."""
-    cards = []
+    cards: dict[str, GPUCard] = {}
     for path in tree.entries("class", "drm"):
         if not path.name.startswith("card") or not path.name[4:].isdecimal() or not (path / "device").exists():
             continue
@@ -91,19 +130,32 @@ def read_gpu(tree: Tree) -> GPU:
             render_name=or_unset(render),
             render_device=or_unset(sysfs.read_text(device / "drm" / render / "dev") if render else ""),
         )
-        cards.append(
-            GPUCard(
-                driver=or_unset(driver),
-                driver_version=or_unset(version),
-                drm=drm,
-                numa_node=numa_node(device),
-                pci_address=or_unset(pci_address(device)),
-                vendor_id=or_unset(hex_id(device / "vendor")),
-                product_id=or_unset(hex_id(device / "device")),
-                usb_address=or_unset(usb_address(device)),
-            )
+        address = pci_address(device)
+        cards[address or path.name] = GPUCard(
+            driver=or_unset(driver),
+            driver_version=or_unset(version),
+            drm=drm,
+            sriov=_gpu_functions(device),
+            nvidia=details.read_nvidia(tree, address),
+            mdev=details.read_mdev(device),
+            numa_node=numa_node(device),
+            pci_address=or_unset(address),
+            vendor_id=or_unset(hex_id(device / "vendor")),
+            product_id=or_unset(hex_id(device / "device")),
+            usb_address=or_unset(usb_address(device)),
         )
-    return GPU(cards=cards, total=len(cards))
+    functions = _take_functions(tree, cards)
+    for address, card in cards.items():
+        if isinstance(card.sriov, GPUCardSRIOV):
+            card.sriov.vfs = [functions[one] for one in _functions_of(tree, address) if one in functions]
+    return GPU(cards=list(cards.values()), total=len(cards))
+
+
+def _gpu_functions(device: Path) -> GPUCardSRIOV | UnsetType:
+    maximum = sysfs.read_int(device / "sriov_totalvfs")
+    if not maximum:
+        return UNSET
+    return GPUCardSRIOV(current_vfs=sysfs.read_int(device / "sriov_numvfs"), maximum_vfs=maximum, vfs=[])
 
 
 def read_pci(tree: Tree) -> PCI:
@@ -121,6 +173,7 @@ def read_pci(tree: Tree) -> PCI:
                 vendor_id=hex_id(path / "vendor"),
                 product_id=hex_id(path / "device"),
                 iommu_group=int(os.path.basename(os.readlink(group))) if group.is_symlink() else 0,
+                vpd=details.read_vpd(path),
             )
         )
     return PCI(devices=devices, total=len(devices))

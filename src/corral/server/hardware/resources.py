@@ -1,14 +1,14 @@
 """All hardware of the machine for GET /1.0/resources."""
 
 from corral.api.resources import Resources
-from corral.server.hardware import cards, cpu, disks, system
+from corral.server.hardware import cards, cpu, disks, names, system
 from corral.server.hardware.tree import Tree
 
 
 def read_resources(tree: Tree | None = None) -> Resources:
     """Read /proc and /sys; takes some milliseconds for each hundred devices."""
     tree = tree or Tree()
-    return Resources(
+    found = Resources(
         cpu=cpu.read_cpu(tree),
         memory=cpu.read_memory(tree),
         gpu=cards.read_gpu(tree),
@@ -18,3 +18,5 @@ def read_resources(tree: Tree | None = None) -> Resources:
         pci=cards.read_pci(tree),
         system=system.read_system(tree),
     )
+    names.add_names(tree, found)
+    return found

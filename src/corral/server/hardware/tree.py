@@ -28,6 +28,11 @@ class Tree:
     root: Path = Path("/")
 
     @property
+    def is_live(self) -> bool:
+        """Whether this is the machine that runs, whose kernel can be asked more."""
+        return self.root == Path("/")
+
+    @property
     def sys(self) -> Path:
         return self.root / "sys"
 
