@@ -41,10 +41,25 @@ def _unsigned(text: str) -> int:
     return value
 
 
+def _unsigned32(text: str) -> int:
+    value = _unsigned(text)
+    if value >= 1 << 32:
+        raise InvalidRequest(f"Invalid value for uint32 {text!r}: it is 4294967295 at most")
+    return value
+
+
+def _line(text: str) -> str:
+    if any(character in text for character in "\n\r\0"):
+        raise InvalidRequest("The value cannot contain line breaks")
+    return text
+
+
 STRING: KeyType[str] = KeyType("string", str)
 BOOL: KeyType[bool] = KeyType("bool", units.parse_boolean)
 INTEGER: KeyType[int] = KeyType("integer", _integer)
 UNSIGNED: KeyType[int] = KeyType("integer", _unsigned)
+UNSIGNED32: KeyType[int] = KeyType("integer", _unsigned32)
+LINE: KeyType[str] = KeyType("text in one line", _line)
 SIZE: KeyType[int] = KeyType("size", units.parse_size)
 BIT_RATE: KeyType[int] = KeyType("bit rate", units.parse_bit_rate)
 WORDS: KeyType[list[str]] = KeyType("list", lambda text: [word.strip() for word in text.split(",") if word.strip()])

@@ -13,9 +13,9 @@ from corral.server.keys import (
     BOOL,
     EXPIRY,
     INTEGER,
-    SIZE,
+    LINE,
     STRING,
-    UNSIGNED,
+    UNSIGNED32,
     Key,
     KeyTable,
     KeyType,
@@ -49,7 +49,9 @@ def _cpu(text: str) -> str:
     if re.fullmatch(r"[0-9]+", text) is None and re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", text) is None:
         raise InvalidRequest("Invalid CPU limit syntax")
     if not text.isdecimal():
-        units.parse_id_ranges(text)
+        numbers = units.parse_id_ranges(text)
+        if len(numbers) != len(set(numbers)):
+            raise InvalidRequest("Cannot define CPU multiple times")
     return text
 
 
@@ -149,7 +151,29 @@ def parse_fuse(text: str) -> dict[str, str]:
     return programs
 
 
+def _environment(text: str) -> str:
+    if any(character in text for character in "\n\r\0"):
+        raise InvalidRequest("Environment variables cannot contain line breaks")
+    return text
+
+
+def _prlimit(text: str) -> str:
+    if re.fullmatch(r"(unlimited|[0-9]+)(:(unlimited|[0-9]+))?", text) is None:
+        raise InvalidRequest(f"Invalid limit {text!r}: a number or unlimited, or two of them as in 1000:2000")
+    return text
+
+
+def _limit(text: str) -> int:
+    size = units.parse_size(text)
+    if size < 0:
+        raise InvalidRequest(f"Invalid value: {text}")
+    return size
+
+
 PRIORITY = integer_between(0, 10)
+ENVIRONMENT: KeyType[str] = KeyType("text in one line", _environment)
+PRLIMIT: KeyType[str] = KeyType("limit or soft:hard", _prlimit)
+LIMIT: KeyType[int] = KeyType("size", _limit)
 MEMORY: KeyType[str] = KeyType("size or percentage", _memory)
 ALLOWANCE: KeyType[str] = KeyType("percentage or time slice", _allowance)
 CPU_SET: KeyType[str] = KeyType("set of numbers", _set)
@@ -196,6 +220,9 @@ LIMITS_MEMORY_SWAP = _container(
 LIMITS_MEMORY_SWAP_PRIORITY = _container(
     "limits.memory.swap.priority", PRIORITY, "The higher, the less it is swapped", live=True
 )
+LIMITS_NETWORK_PRIORITY = _any(
+    "limits.network.priority", PRIORITY, "Priority of its network traffic", default="0", live=True
+)
 LIMITS_PROCESSES = _container("limits.processes", INTEGER, "Highest number of processes", live=True)
 NESTING = _container("security.nesting", BOOL, "Support running containers inside", default="false", live=True)
 PRIVILEGED = _container("security.privileged", BOOL, "Run without an id map", default="false")
@@ -220,7 +247,7 @@ _GENERAL = KeyTable(
     _any(
         "cluster.evacuate", enum("auto", "migrate", "live-migrate", "stop"), "What an evacuation does", default="auto"
     ),
-    _any("environment.*", STRING, "Variable of the environment of exec and init", live=True),
+    _any("environment.*", ENVIRONMENT, "Variable of the environment of exec and init", live=True),
     _any("image.*", STRING, "Property of the image it was made from"),
     _any("raw.apparmor", STRING, "Lines for the AppArmor profile", live=True),
     _any("raw.idmap", STRING, "Entries for the id map"),
@@ -244,12 +271,12 @@ _LIMITS = KeyTable(
     LIMITS_MEMORY_SWAP_PRIORITY,
     LIMITS_PROCESSES,
     LIMITS_DISK_PRIORITY,
-    _any("limits.network.priority", PRIORITY, "Priority of its network traffic", default="0", live=True),
+    LIMITS_NETWORK_PRIORITY,
     *(
-        _container(f"limits.hugepages.{size}", SIZE, f"Limit of {size} huge pages", live=True)
+        _container(f"limits.hugepages.{size}", LIMIT, f"Limit of {size} huge pages", live=True)
         for size in ("64KB", "1MB", "2MB", "1GB")
     ),
-    _any("limits.kernel.*", STRING, "Resource limit of its processes, as in prlimit(1)"),
+    _any("limits.kernel.*", PRLIMIT, "Resource limit of its processes, as in prlimit(1)"),
     _vm("limits.memory.hugepages", BOOL, "Back its memory by huge pages", default="false"),
 )
 _CONTAINER_KEYS = KeyTable(
@@ -257,20 +284,20 @@ _CONTAINER_KEYS = KeyTable(
     PRIVILEGED,
     PROTECTION_SHIFT,
     _container("linux.kernel_modules", STRING, "Kernel modules to load before the start", live=True),
-    _container("linux.sysctl.*", STRING, "Kernel setting inside the container"),
+    _container("linux.sysctl.*", LINE, "Kernel setting inside the container"),
     _container("migration.incremental.memory", BOOL, "Transfer memory in rounds", default="false", live=True),
-    _container("migration.incremental.memory.iterations", UNSIGNED, "Most rounds of a transfer", live=True),
-    _container("migration.incremental.memory.goal", UNSIGNED, "Percent in sync before the last round", live=True),
+    _container("migration.incremental.memory.iterations", UNSIGNED32, "Most rounds of a transfer", live=True),
+    _container("migration.incremental.memory.goal", UNSIGNED32, "Percent in sync before the last round", live=True),
     _container("nvidia.runtime", BOOL, "Pass the NVIDIA libraries in", default="false"),
-    _container("nvidia.driver.capabilities", STRING, "What the driver must offer"),
-    _container("nvidia.require.cuda", STRING, "CUDA version that is needed"),
-    _container("nvidia.require.driver", STRING, "Driver version that is needed"),
+    _container("nvidia.driver.capabilities", LINE, "What the driver must offer"),
+    _container("nvidia.require.cuda", LINE, "CUDA version that is needed"),
+    _container("nvidia.require.driver", LINE, "Driver version that is needed"),
     _container("raw.lxc", RAW_LXC, "Lines appended to the liblxc configuration"),
     _container("raw.seccomp", STRING, "The whole seccomp policy"),
     DEVLXD_IMAGES,
-    _container("security.idmap.base", UNSIGNED, "First host id of its map"),
+    _container("security.idmap.base", UNSIGNED32, "First host id of its map"),
     _container("security.idmap.isolated", BOOL, "Give it an id map of its own", default="false"),
-    _container("security.idmap.size", UNSIGNED, "Length of its id map"),
+    _container("security.idmap.size", UNSIGNED32, "Length of its id map"),
     *(
         _container(f"security.syscalls.{word}", STRING, "System calls to allow or deny")
         for word in ("allow", "whitelist", "deny", "blacklist")

@@ -11,7 +11,7 @@ from corral.errors import InvalidRequest
 from corral.server.context import Context
 from corral.server.host import cgroup, inside, mount
 from corral.server.host.threads import in_thread
-from corral.server.instances import apparmor, cpus, guests, interception, keys
+from corral.server.instances import apparmor, cpus, guests, interception, kernel_modules, keys, network_priority
 from corral.server.instances.model import Instance
 from corral.server.instances.running import RunningContainer
 from corral.server.instances.spec import HostFacts, compose_limits
@@ -24,10 +24,14 @@ async def apply_config(
     changed = list(changed)
     if keys.DEVLXD.name in changed:
         await in_thread(_show_guest_api, context, instance, container)
+    if kernel_modules.KEY in changed:
+        await kernel_modules.load(instance.expanded_config)
     if apparmor.KEYS & set(changed):
         await apparmor.load(context, instance)
     if any(key.startswith("security.syscalls.intercept.mount.") for key in changed):
         await interception.update(context, instance)
+    if keys.LIMITS_NETWORK_PRIORITY.name in changed:
+        await network_priority.apply(context, instance, container)
     limits = [key for key in changed if key.startswith("limits.") and not key.startswith("limits.kernel.")]
     if not limits:
         return

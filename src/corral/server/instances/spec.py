@@ -209,6 +209,8 @@ def _cpu(config: Config, facts: HostFacts, live: bool) -> list[Setting]:
 
 def _processes(config: Config, facts: HostFacts, live: bool) -> list[Setting]:
     limit = config[keys.LIMITS_PROCESSES]
+    if limit is not None and limit < 0:
+        limit = None
     return cgroup.pids_settings(facts.hierarchies, limit) if limit is not None or live else []
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corral.api.urls import url
-from corral.errors import CorralError, InvalidRequest, NotSupported
+from corral.errors import InvalidRequest, NotSupported
 from corral.server.background import Background
 from corral.server.context import Context
 from corral.server.events.model import Lifecycle, format_time, utc_now
-from corral.server.host import command, idmap, mount
+from corral.server.host import idmap, mount
 from corral.server.host.idmap import IdMap
 from corral.server.host.threads import in_thread
 from corral.server.instances import (
@@ -26,6 +26,9 @@ from corral.server.instances import (
     hotplug,
     idmaps,
     interception,
+    kernel_modules,
+    keys,
+    network_priority,
     nvidia,
     replacing,
     root_volume,
@@ -115,6 +118,8 @@ async def launch(context: Context, instance: Instance) -> RunningContainer:
         await _apply_templates(state)
         await _spawn(state, undo)
         await attach.start_all(context, instance, state.attached)
+        if state.container is not None and instance.expanded_config.get(keys.LIMITS_NETWORK_PRIORITY.name):
+            await network_priority.apply(context, instance, state.container)
         await _remember(state)
         undo.commit()
     assert state.container is not None
@@ -135,12 +140,7 @@ async def _check(state: _Start) -> None:
             "The image used by this instance requires nesting. Please set security.nesting=true on the instance"
         )
     await in_thread(nvidia.check, config)
-    for module in (word.strip() for word in config.get("linux.kernel_modules", "").split(",")):
-        if module and not await in_thread(os.path.isdir, f"/sys/module/{module.replace('-', '_')}"):
-            try:
-                await command.run(["modprobe", "-b", module], timeout_s=30)
-            except CorralError as error:
-                raise InvalidRequest(f"Failed to load kernel module '{module}': {error}") from error
+    await kernel_modules.load(config)
 
 
 async def _mount(state: _Start, undo: Rollback) -> None:

@@ -84,8 +84,13 @@ async def _update(context: Context, project: str, name: str, ask: Callable[[Inst
 def _plan(tx: Tx, instance_id: int, ask: Callable[[Instance], InstancePut]) -> tuple[Instance, Instance, Change]:
     """The instance as it is and as it will be, and what is to be written."""
     instance = store.reload(tx, instance_id)
-    change = _change(instance, ask(instance))
-    validation.check_config(change.config, instance.type)
+    body = ask(instance)
+    try:
+        # Also of a name without a value it is said where there is no such key.
+        validation.check_config(body.config or {}, instance.type)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"Invalid config: {error}") from error
+    change = _change(instance, body)
     validation.check_devices(change.devices, instance.type, expanded=False)
     wanted = _preview(tx, instance, change)
     permissions.check_volatile(tx, instance.project, instance.type.value, instance.name, change.config, instance.config)

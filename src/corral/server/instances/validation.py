@@ -11,6 +11,29 @@ from corral.server.instances.keys import KEYS, is_device_volatile, parse_fuse
 from corral.server.instances.model import InstanceType
 from corral.units import is_true
 
+_PRLIMITS = "limits.kernel."
+PRLIMIT_NAMES = frozenset(
+    {
+        "as",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    }
+)
+"""The limits of setrlimit(2), as liblxc names them."""
+
 _EXCLUSIVE = (
     ("security.syscalls.allow", "security.syscalls.whitelist"),
     ("security.syscalls.deny", "security.syscalls.blacklist"),
@@ -42,6 +65,8 @@ def _check_key(name: str, value: str, kind: InstanceType | None) -> None:
     key = KEYS.find(name)
     if key is None or (kind is not None and key.applies and kind.value not in key.applies):
         raise InvalidRequest(f"Unknown configuration key: {name}")
+    if name.startswith(_PRLIMITS) and name.removeprefix(_PRLIMITS) not in PRLIMIT_NAMES:
+        raise InvalidRequest(f"Unknown limit {name}: there are {', '.join(sorted(PRLIMIT_NAMES))}")
     key.check(value)
 
 

@@ -11,6 +11,7 @@ from corral.server.projects import keys
 from corral.server.projects.contents import CONTAINER, PROFILE, VIRTUAL_MACHINE, Contents, Entity
 from corral.server.projects.model import Project
 
+_INTERCEPT = "security.syscalls.intercept"
 INTERCEPTION = frozenset(
     {
         "security.syscalls.intercept.bpf",
@@ -19,9 +20,10 @@ INTERCEPTION = frozenset(
         "security.syscalls.intercept.mount",
         "security.syscalls.intercept.mount.fuse",
         "security.syscalls.intercept.setxattr",
+        "security.syscalls.intercept.sysinfo",
     }
 )
-"""Keys of system call interception that `restricted.containers.interception` allows; the others are low-level."""
+"""What `restricted.containers.interception=allow` allows; the others are low-level, or need `full`."""
 
 _LOW_LEVEL = {
     CONTAINER: frozenset(
@@ -37,7 +39,16 @@ _LOW_LEVEL = {
             "security.idmap.size",
         }
     ),
-    VIRTUAL_MACHINE: frozenset({"boot.host_shutdown_timeout", "limits.memory.hugepages", "raw.idmap", "raw.qemu"}),
+    VIRTUAL_MACHINE: frozenset(
+        {
+            "boot.host_shutdown_timeout",
+            "limits.memory.hugepages",
+            "raw.apparmor",
+            "raw.idmap",
+            "raw.qemu",
+            "raw.qemu.conf",
+        }
+    ),
 }
 _LOW_LEVEL_KEYS = {CONTAINER: "restricted.containers.lowlevel", VIRTUAL_MACHINE: "restricted.virtual-machines.lowlevel"}
 
@@ -85,9 +96,16 @@ def _check_config(project: Project, entity: Entity) -> None:
     # Nobody knows which kind of instance a profile will be used for: both must be allowed.
     low_level = all(value_of(project, _LOW_LEVEL_KEYS[kind]) == "allow" for kind in kinds)
     where = f'on {entity.kind} "{entity.name}" of project "{project.name}"'
-    for key, value in entity.config.items():
+    config = dict(entity.config)
+    if entity.kind == CONTAINER:
+        # Not to say anything means no map of its own: a restriction to such maps must see it.
+        config.setdefault("security.idmap.isolated", "false")
+    intercepts_all = value_of(project, "restricted.containers.interception") == "full"
+    for key, value in config.items():
         if not low_level and key == "raw.idmap":
             _check_idmap(project, value, where)
+        elif intercepts_all and key.startswith(_INTERCEPT):
+            continue
         elif not low_level and any(_is_low_level(kind, key) for kind in kinds):
             raise Forbidden(f'Use of low-level config "{key}" {where} is forbidden')
         problem = _problem_of(project, key, value) if CONTAINER in kinds else None
@@ -96,13 +114,14 @@ def _check_config(project: Project, entity: Entity) -> None:
 
 
 def _is_low_level(kind: str, key: str) -> bool:
-    intercepts = kind == CONTAINER and key.startswith("security.syscalls.intercept") and key not in INTERCEPTION
+    intercepts = kind == CONTAINER and key.startswith(_INTERCEPT) and key not in INTERCEPTION
     return intercepts or key in _LOW_LEVEL[kind]
 
 
 def _problem_of(project: Project, key: str, value: str) -> str | None:
     """What a restriction has against the value of a container's key."""
-    if key in INTERCEPTION and units.is_true(value):
+    # One of them is no truth value: the FUSE programs.
+    if key in INTERCEPTION and value.lower() not in ("", *units.FALSE_WORDS):
         blocked = value_of(project, "restricted.containers.interception") not in ("allow", "full")
         return "Container syscall interception is forbidden" if blocked else None
     privilege = value_of(project, "restricted.containers.privilege")

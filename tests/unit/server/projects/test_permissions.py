@@ -14,7 +14,7 @@ from corral.server.instances.model import InstanceType
 from corral.server.instances.store import NewInstance
 from corral.server.profiles import store as profiles
 from corral.server.projects import limits, permissions, restrictions, store
-from corral.server.projects.contents import CONTAINER, PROFILE, Contents, Entity
+from corral.server.projects.contents import CONTAINER, PROFILE, VIRTUAL_MACHINE, Contents, Entity
 from corral.server.projects.model import Project
 
 ROOT = {"type": "disk", "path": "/", "pool": "default"}
@@ -130,6 +130,12 @@ FORBIDDEN: list[tuple[Entity, str]] = [
     (_container({"raw.idmap": "both 0 0"}), 'Use of low-level "raw.idmap" element 0'),
     (_container({"security.syscalls.intercept.mknod": "true"}), "syscall interception is forbidden"),
     (_container({"security.syscalls.intercept.mount.allowed": "ext4"}), "low-level"),
+    (_container({"security.syscalls.intercept.mount.fuse": "ext4=fuse2fs"}), "syscall interception is forbidden"),
+    (_container({"security.syscalls.intercept.sysinfo": "true"}), "syscall interception is forbidden"),
+    (_container({"security.syscalls.intercept.sched_setscheduler": "true"}), "low-level"),
+    (_container({"raw.apparmor": "x"}), "low-level"),
+    (Entity(PROFILE, "x", {"raw.qemu.conf": "x"}, {}), "low-level"),
+    (Entity(VIRTUAL_MACHINE, "x", {"raw.apparmor": "x"}, {}), "low-level"),
     (Entity(PROFILE, "x", {"raw.qemu": "x"}, {}), 'on profile "x" of project "p"'),
     (_container(d={"type": "unix-char"}), "Unix character devices are forbidden"),
     (_container(d={"type": "gpu"}), "GPU devices are forbidden"),
@@ -143,6 +149,42 @@ FORBIDDEN: list[tuple[Entity, str]] = [
 def test_what_a_restricted_project_forbids(entity: Entity, message: str) -> None:
     with pytest.raises(Forbidden, match=message):
         restrictions.check(_contents({"restricted": "true"}, entity))
+
+
+@pytest.mark.parametrize(
+    ("allowed", "key", "value", "is_allowed"),
+    [
+        ("allow", "mknod", "true", True),
+        ("allow", "mount", "true", True),
+        ("allow", "mount.fuse", "ext4=fuse2fs", True),
+        ("allow", "sysinfo", "true", True),
+        ("allow", "mount.allowed", "ext4", False),
+        ("allow", "mount.shift", "true", False),
+        ("allow", "sched_setscheduler", "true", False),
+        ("full", "mknod", "true", True),
+        ("full", "mount.allowed", "ext4", True),
+        ("full", "sched_setscheduler", "true", True),
+        ("block", "bpf.devices", "true", False),
+        ("block", "bpf.devices", "0", True),
+    ],
+)
+def test_interception(allowed: str, key: str, value: str, is_allowed: bool) -> None:
+    config = {"restricted": "true", "restricted.containers.interception": allowed}
+    contents = _contents(config, _container({f"security.syscalls.intercept.{key}": value}))
+    if is_allowed:
+        restrictions.check(contents)
+    else:
+        with pytest.raises(Forbidden):
+            restrictions.check(contents)
+
+
+def test_maps_of_their_own() -> None:
+    config = {"restricted": "true", "restricted.containers.privilege": "isolated"}
+    restrictions.check(_contents(config, _container({"security.idmap.isolated": "true"})))
+    restrictions.check(_contents(config, Entity(PROFILE, "x", {}, {})))
+    for value in ({}, {"security.idmap.isolated": "false"}, {"security.idmap.isolated": ""}):
+        with pytest.raises(Forbidden, match="Non-isolated containers"):
+            restrictions.check(_contents(config, _container(value)))
 
 
 ALLOWED: list[tuple[dict[str, str], Entity]] = [

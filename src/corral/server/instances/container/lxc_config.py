@@ -6,6 +6,7 @@ Keys: lxc.container.conf(5). What is shown of the host, and the defaults, follow
 import shlex
 from collections.abc import Iterator
 
+from corral.errors import InvalidRequest
 from corral.server.devices.model import Mount, Nic
 from corral.server.host.cgroup import Layout
 from corral.server.instances.spec import HostFacts, InstanceSpec
@@ -50,6 +51,10 @@ def lxc_config(spec: InstanceSpec, facts: HostFacts) -> str:
         *(f"lxc.hook.mount = {hook}" for hook in spec.mount_hooks),
         *(f"{name} = {value}" for name, value in spec.raw),
     ]
+    for line in lines:
+        # What is stored may be older than its check.
+        if any(character in line for character in "\n\r\0"):
+            raise InvalidRequest(f"A value of the configuration has more than one line: {line.splitlines()[0]}")
     return "\n".join(lines) + "\n"
 
 
