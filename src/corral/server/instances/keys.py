@@ -49,8 +49,8 @@ def _cpu(text: str) -> str:
     if re.fullmatch(r"[0-9]+", text) is None and re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", text) is None:
         raise InvalidRequest("Invalid CPU limit syntax")
     if not text.isdecimal():
-        numbers = units.parse_id_ranges(text)
-        if len(numbers) != len(set(numbers)):
+        parts = [part.partition("-") for part in text.split(",")]
+        if len(units.parse_id_ranges(text)) != sum(int(last or first) - int(first) + 1 for first, _, last in parts):
             raise InvalidRequest("Cannot define CPU multiple times")
     return text
 
