@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,54 @@ def test_a_kill_in_the_middle_of_a_verb(daemon: Daemon, verb: str, delay_ms: int
     assert [path.name for path in volumes.iterdir()] == []
     assert [path.name for path in (daemon.state_dir / "containers").iterdir()] == []
     assert [path.name for path in (daemon.state_dir / "run").iterdir()] == []
+
+
+def test_the_order_of_starts(daemon: Daemon, api: Api, make_instance: Make) -> None:
+    config = {"boot.autostart": "true"}
+    late = make_instance("a-late", start=False, config=config)
+    early = make_instance(
+        "b-early", start=False, config={**config, "boot.autostart.priority": "7", "boot.autostart.delay": "1"}
+    )
+    middle = make_instance("c-middle", start=False, config={**config, "boot.autostart.priority": "3"})
+    daemon.kill(signal.SIGKILL)
+    daemon.start()
+    until(lambda: all(status(daemon, name) == "Running" for name in (late, early, middle)), "all run")
+    used = {
+        name: datetime.fromisoformat(api.get(f"/1.0/instances/{name}")["last_used_at"].replace("Z", "+00:00"))
+        for name in (late, early, middle)
+    }
+    assert used[early] < used[middle] < used[late]
+    assert (used[middle] - used[early]).total_seconds() >= 1
+
+
+def test_the_order_of_stops_and_their_patience(daemon: Daemon, api: Api, make_instance: Make) -> None:
+    # sleep as the first process hears no signal that asks it to end.
+    deaf = {"raw.lxc": "lxc.init.cmd = /bin/sleep 1000", "boot.host_shutdown_timeout": "1"}
+    first = make_instance("z-first", config={**deaf, "boot.stop.priority": "9"})
+    second = make_instance("m-second", config={"boot.stop.priority": "5"})
+    last = make_instance("a-last")
+    offset = daemon.log_size()
+    before = time.monotonic()
+    daemon.stop()
+    assert 1 <= time.monotonic() - before < 25
+    text = daemon.log_since(offset)
+    assert f"{first} did not shut down and is killed" in text
+    ends = [text.index(f"Container {name} ended") for name in (first, second, last)]
+    assert ends == sorted(ends)
+    daemon.start()
+    until(lambda: all(status(daemon, name) == "Running" for name in (first, second, last)), "all run again")
+
+
+def test_a_failing_autostart_holds_up_nobody(daemon: Daemon, api: Api, make_instance: Make) -> None:
+    config = {"boot.autostart": "true", "boot.autostart.priority": "9", "linux.kernel_modules": "no_such_module"}
+    broken = make_instance("broken", start=False, config=config)
+    good = make_instance("good", start=False, config={"boot.autostart": "true"})
+    daemon.kill(signal.SIGKILL)
+    daemon.start()
+    until(lambda: status(daemon, good) == "Running", "the other one runs", timeout_s=40)
+    assert status(daemon, broken) == "Stopped"
+    warning = until(
+        lambda: [one for one in api.get("/1.0/warnings?recursion=1") if one["type"] == "Failed to autostart instance"],
+        "the failure is a warning",
+    )[0]
+    assert warning["entity_url"] == f"/1.0/instances/{broken}"
