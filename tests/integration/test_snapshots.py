@@ -206,7 +206,7 @@ def test_restore_brings_configuration_and_devices_back(api: Api, make_instance: 
     for key in ("description", "config", "devices", "profiles", "ephemeral", "expanded_devices"):
         assert after[key] == before[key], key
     assert api.get(volume)["config"]["user.note"] == "old"
-    with pytest.raises(ApiError, match="Instance snapshot not found"):
+    with pytest.raises(ApiError, match="does not exist"):
         api.run("PUT", path, {"restore": "nothing"})
 
 

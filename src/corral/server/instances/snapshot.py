@@ -98,7 +98,11 @@ async def restore_instance(context: Context, project: str, name: str, wanted: st
 
 
 def _with_snapshot(tx: Tx, instance_id: int, name: str) -> tuple[Instance, Snapshot]:
-    return store.reload(tx, instance_id), snapshot_store.get_snapshot(tx, instance_id, name)
+    instance = store.reload(tx, instance_id)
+    try:
+        return instance, snapshot_store.get_snapshot(tx, instance_id, name)
+    except NotFound as error:
+        raise NotFound(f"Snapshot {instance.name}/{name} does not exist") from error
 
 
 async def _restore(context: Context, instance: Instance, volume: Volume, snapshot: Snapshot) -> Instance:
