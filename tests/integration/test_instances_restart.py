@@ -3,6 +3,7 @@
 import http.client
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -192,3 +193,14 @@ def test_a_failing_autostart_holds_up_nobody(daemon: Daemon, api: Api, make_inst
         "the failure is a warning",
     )[0]
     assert warning["entity_url"] == f"/1.0/instances/{broken}"
+
+
+def test_a_forced_shutdown_waits_for_no_operation(daemon: Daemon, api: Api, instance: str) -> None:
+    body = {"command": ["sleep", "300"], "interactive": False, "wait-for-websocket": False}
+    api.start("POST", f"/1.0/instances/{instance}/exec", body)
+    argv = [str(daemon.programs.lxd), "shutdown", "--force", "--timeout=60"]
+    started = time.monotonic()
+    subprocess.run(argv, env=daemon.environment, check=True, timeout=70)
+    assert time.monotonic() - started < 45
+    until(lambda: not daemon.running, "the daemon has ended")
+    daemon.start()

@@ -53,6 +53,31 @@ class EventHandler(logging.Handler):
                 self._loop.call_soon_threadsafe(self._events.publish, event)
 
 
+_LXD_AREAS = {"database": "db", "dqlite": "db"}
+"""Areas as LXD calls them."""
+
+
+def trace(areas: str) -> None:
+    """Have the debug messages of some areas, such as `db,instances`, reach every log, whatever else is shown."""
+    for area in filter(None, areas.split(",")):
+        logger = logging.getLogger(f"corral.server.{_LXD_AREAS.get(area.strip(), area.strip())}")
+        logger.setLevel(logging.DEBUG)
+        for handler in logging.getLogger().handlers:
+            logger.addHandler(_Below(handler))
+
+
+class _Below(logging.Handler):
+    """Hands on what a handler leaves out because of its level."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        super().__init__()
+        self._handler = handler
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < self._handler.level:
+            self._handler.emit(record)
+
+
 def configure(*, debug: bool, verbose: bool, file: Path | None, syslog: str | None) -> None:
     """Set up the handlers: standard error shows warnings, more with `verbose` and `debug`; files get information."""
     root = logging.getLogger()

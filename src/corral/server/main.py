@@ -93,6 +93,7 @@ def parse_flags(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("-v", "--verbose", action="store_true", help="show all information messages")
     parser.add_argument("--logfile", type=Path, help="path of the log file")
     parser.add_argument("--syslog", action="store_true", help="log to syslog")
+    parser.add_argument("--trace", action="append", default=[], help="areas whose debug messages to show, as db,rest")
     parser.add_argument("--group", help="the group that owns the Unix socket")
     return parser.parse_args(argv[1:])
 
@@ -299,7 +300,8 @@ class Daemon:
 
     async def _stop(self) -> None:
         systemd.notify("STOPPING=1")
-        await self._operations.stop(OPERATIONS_GRACE_S, self._grace_of_tasks())
+        grace_s = self._grace_of_tasks()
+        await self._operations.stop(min(OPERATIONS_GRACE_S, grace_s), grace_s)
         if self._lifetime.stop_instances:
             for step in STOP_INSTANCES_STEPS:
                 try:
@@ -342,6 +344,7 @@ def main(argv: list[str]) -> int:
     logs.configure(
         debug=flags.debug, verbose=flags.verbose, file=flags.logfile, syslog=product.name if flags.syslog else None
     )
+    logs.trace(",".join(flags.trace))
     os.umask(0o022)
     try:
         member = make_member(product, debug=flags.debug)

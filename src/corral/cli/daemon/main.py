@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from corral.cli import output
-from corral.cli.command import Command, Invocation, UsageError, number, parse_flags, switch, take_words, text
+from corral.cli.command import Command, Invocation, UsageError, number, parse_flags, switch, take_words, text, texts
 from corral.cli.session import Session
 from corral.errors import CorralError
 from corral.product import product_of
@@ -22,6 +22,7 @@ _GLOBAL_FLAGS = (
     switch("help", "Print help", "h"),
     text("logfile", "Path to the log file"),
     switch("syslog", "Log to syslog"),
+    texts("trace", "Areas whose debug messages to log"),
     switch("verbose", "Show all information messages", "v"),
     switch("version", "Print version number"),
 )

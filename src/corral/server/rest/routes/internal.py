@@ -12,6 +12,7 @@ from corral.server.lifetime import Lifetime
 from corral.server.rest.request import Request
 from corral.server.rest.routing import Access, Routes
 from corral.server.warnings import store
+from corral.units import is_true
 
 routes = Routes("/internal", access=Access.ADMIN)
 
@@ -33,7 +34,9 @@ async def shut_down(request: Request) -> None:
     text = request.query.get("timeout", "")
     if text and not text.isdecimal():
         raise InvalidRequest(f"Invalid timeout {text!r}: give seconds")
-    lifetime.end(stop_instances=True, timeout_s=float(text) if text else None)
+    # LXD's `shutdown --force` does not wait for operations.
+    timeout_s = 0.0 if is_true(request.query.get("force")) else float(text) if text else None
+    lifetime.end(stop_instances=True, timeout_s=timeout_s)
     await asyncio.shield(lifetime.instances_stopped.wait())
 
 
