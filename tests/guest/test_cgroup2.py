@@ -128,7 +128,6 @@ def test_devices_of_privileged_containers(lxc: Client, make_instance: Make) -> N
     assert not reads("/root/disk")
     lxc("config", "device", "add", name, "disk", "unix-block", "source=/dev/vda", "path=/dev/vda")
     assert reads("/dev/vda")
-    assert lxc.run("exec", name, "--", "dd", "if=/dev/null", "of=/dev/kmsg").returncode != 0
     lxc("config", "device", "remove", name, "disk")
     assert not reads("/root/disk")
     lxc("config", "device", "add", name, "disk", "unix-block", "source=/dev/vda", "path=/dev/vda")
@@ -162,7 +161,8 @@ def systemd_image(daemon: Daemon, api: Api, tmp_path: Path) -> Iterator[str]:
     subprocess.run(["tar", "-C", tmp_path, "-cf", file, "metadata.yaml", "rootfs"], check=True)
     fingerprint = api.upload_image(file, "systemd")
     yield "systemd"
-    api.run("DELETE", f"/1.0/images/{fingerprint}")
+    with daemon.api() as later:
+        later.run("DELETE", f"/1.0/images/{fingerprint}")
 
 
 def test_a_systemd_inside(api: Api, lxc: Client, make_instance: Make, systemd_image: str) -> None:

@@ -14,6 +14,7 @@ from harness.waiting import until
 
 TOP = Path(__file__).parents[2]
 STATE = Path("/var/lib/corral")
+LOG = Path("/var/log/corral/corral.log")
 NAME = "c1"
 
 
@@ -96,10 +97,11 @@ def test_a_service_of_systemd(busybox_image: Path) -> None:
     assert not is_active("corral.service")
     check()
     # The machine goes down and comes back.
-    host("systemctl", "stop", "corral-instances.service", "corral.service")
+    stopped = "systemctl stop corral-instances.service corral.service corral.socket"
+    host("timeout", "200", "sh", "-c", stopped)
     assert not Path(f"/proc/{pid}").exists()
-    assert is_active("corral.socket")
-    host("systemctl", "start", "corral-instances.service")
+    assert "Container c1 ended (stop)" in LOG.read_text()
+    host("systemctl", "start", "corral.socket", "corral-instances.service")
     assert is_active("corral.service")
     until(running_pid, "the container runs again")
     assert "failed" not in host("systemctl", "list-units", "--no-legend", "corral*")

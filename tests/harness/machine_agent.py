@@ -22,7 +22,7 @@ def _read_exactly(port: BinaryIO, count: int) -> bytes:
     while len(found) < count:
         part = port.read(min(count - len(found), 1 << 16))
         if not part:
-            time.sleep(0.05)  # nobody is connected
+            time.sleep(0.25)  # nobody is connected
         found += part
     return bytes(found)
 

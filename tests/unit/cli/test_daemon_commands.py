@@ -1,6 +1,7 @@
 """The daemon's sub-commands without a daemon: flags, what decides an activation, presets and their undoing."""
 
 import io
+import socket
 import sqlite3
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -103,6 +104,17 @@ def test_waiting_has_an_end(capfd: pytest.CaptureFixture[str], monkeypatch: pyte
     monkeypatch.setattr("corral.cli.daemon.control._RETRY_S", 0.01)
     assert main(["lxd", "waitready", "--timeout", "1"]) == 1
     assert "LXD still not running after 1s timeout (" in capfd.readouterr().err
+
+
+def test_waiting_has_an_end_where_nobody_answers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LXD_SOCKET", str(tmp_path / "socket"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        assert main(["lxd", "waitready", "--timeout", "1"]) == 1
+    assert "LXD still not running after 1s timeout (timed out)" in capfd.readouterr().err
 
 
 class Databases:

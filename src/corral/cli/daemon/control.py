@@ -28,10 +28,13 @@ def wait_ready(invocation: Invocation) -> int:
     server = local_server(product)
     deadline = time.monotonic() + timeout_s if timeout_s > 0 else None
     while True:
+        if deadline is not None:
+            # A socket of systemd takes connections that nobody answers while the daemon cannot be started.
+            server.connection.limit_wait(max(_RETRY_S, deadline - time.monotonic()))
         try:
             server.query("GET", "/internal/ready")
             return 0
-        except CorralError as error:
+        except (CorralError, TimeoutError) as error:
             if deadline is not None and time.monotonic() >= deadline:
                 message = f"{product.title} still not running after {timeout_s}s timeout ({error})"
                 raise CorralError(message) from error

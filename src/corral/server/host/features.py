@@ -1,5 +1,6 @@
 """What the kernel and the installed tools can do, found by trying; each answer is found once per process."""
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -13,6 +14,9 @@ from corral.server.host import mount, sysfs
 
 _PROBE_TIMEOUT_S = 10.0
 _PR_SCHED_CORE, _PR_SCHED_CORE_GET = 62, 0
+_MODULE_TIMEOUT_S = 60.0
+"""A large module takes long on a slow disk."""
+
 _VERSION = re.compile(r"v?(\d+(?:\.\d+)+)")
 
 LXC_FEATURES = (
@@ -77,13 +81,14 @@ def has_filesystem(name: str) -> bool:
     if _lists_filesystem(name):
         return True
     if shutil.which("modprobe"):
-        subprocess.run(
-            ["modprobe", "-q", name],
-            check=False,
-            timeout=_PROBE_TIMEOUT_S,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-        )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                ["modprobe", "-q", name],
+                check=False,
+                timeout=_MODULE_TIMEOUT_S,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+            )
     return _lists_filesystem(name)
 
 
