@@ -66,6 +66,8 @@ def test_what_is_due_is_taken_once(api: Api, make_instance: Make, volume: str) -
     assert names(api, stopped_too) == ["snap0"]
     assert api.get(f"{volume}/snapshots")[0].endswith("/snapshots/v0")
     taken = api.get(f"/1.0/instances/{due}/snapshots/snap0")
+    assert taken["expanded_devices"] == api.get(f"/1.0/instances/{due}")["expanded_devices"]
+    assert taken["devices"] == {}
     expires = datetime.fromisoformat(taken["expires_at"].replace("Z", "+00:00"))
     assert timedelta(hours=23) < expires - datetime.now(UTC) < timedelta(hours=25)
 
@@ -144,9 +146,9 @@ def test_manual_snapshots_use_pattern_and_expiry(api: Api, daemon: Daemon, make_
         api.run("DELETE", f"{path}/{one}")
     assert not link.is_symlink()
     for pattern in ("a b", "{{", "%d%d", "{{ creation_date }}"):
-        with pytest.raises(ApiError, match=r"400: Invalid value for config key 'snapshots\.pattern'"):
+        with pytest.raises(ApiError, match=r"400: .*'snapshots\.pattern'"):
             api.call("PATCH", f"/1.0/instances/{name}", {"config": {"snapshots.pattern": pattern}})
-    for bad in ("a/b", "..", "a b", "\n", "x" * 201):
+    for bad in ("a/b", "a?b", "a&b", "a+b", "..", "a b", "\n", "x" * 201):
         with pytest.raises(ApiError, match="400: Invalid snapshot name"):
             api.run("POST", path, {"name": bad})
 

@@ -96,7 +96,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One snapshot of an instance, as its lists show it."""
+    """One snapshot of an instance, as its lists show it. `expanded_*` are with the instance's present profiles."""
 
     id: int
     instance_id: int
@@ -107,6 +107,8 @@ class Snapshot:
     description: str
     config: dict[str, str]
     devices: Devices
+    expanded_config: dict[str, str] = field(default_factory=dict)
+    expanded_devices: Devices = field(default_factory=dict)
 
 
 def storage_name(project: str, name: str) -> str:

@@ -67,9 +67,9 @@ def snapshot(parent: Instance, one: Snapshot) -> wire.InstanceSnapshot:
         architecture=architectures.format_architecture(parent.architecture),
         config=one.config,
         devices=one.devices,
-        ephemeral=parent.ephemeral,
-        expanded_config=one.config,
-        expanded_devices=one.devices,
+        ephemeral=False,
+        expanded_config=one.expanded_config,
+        expanded_devices=one.expanded_devices,
         profiles=list(parent.profiles),
         stateful=one.stateful,
     )

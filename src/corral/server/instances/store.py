@@ -133,9 +133,12 @@ def list_snapshots(tx: Tx, ids: Iterable[int] | None = None) -> dict[int, list[S
         f" {where} ORDER BY id",
         *values,
     )
+    if not found:
+        return {}
     snapshot_ids = [row["id"] for row in found]
+    profiles = _inherited(tx, {row["instance_id"] for row in found})
     configs = rows.read_configs(tx, "instances_snapshots_config", "instance_snapshot_id", snapshot_ids)
-    devices = rows.read_devices(tx, "instances_snapshot", snapshot_ids) if snapshot_ids else {}
+    devices = rows.read_devices(tx, "instances_snapshot", snapshot_ids)
     result: dict[int, list[Snapshot]] = {}
     for row in found:
         snapshot = Snapshot(
@@ -148,9 +151,19 @@ def list_snapshots(tx: Tx, ids: Iterable[int] | None = None) -> dict[int, list[S
             description=row["description"],
             config=configs.get(row["id"], {}),
             devices=devices.get(row["id"], {}),
+            expanded_config=expand_config(profiles[row["instance_id"]], configs.get(row["id"], {})),
+            expanded_devices=expand_devices(profiles[row["instance_id"]], devices.get(row["id"], {})),
         )
         result.setdefault(snapshot.instance_id, []).append(snapshot)
     return result
+
+
+def _inherited(tx: Tx, ids: Collection[int]) -> dict[int, list[Profile]]:
+    """The profiles of some instances, which their snapshots share."""
+    picked = None if len(ids) > _FEW else list(ids)
+    profile_ids = _profiles_of(tx, picked)
+    found = _profiles(tx, None if picked is None else {one for each in profile_ids.values() for one in each})
+    return {owner: [found[one] for one in profile_ids.get(owner, ())] for owner in ids}
 
 
 def profile_project(tx: Tx, project: str) -> str:

@@ -176,6 +176,12 @@ def _restrict(tree: nodes.Template) -> None:
 class _Environment(SandboxedEnvironment):
     intercepted_binops = frozenset(["+", "*", "%", "**"])
 
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """A name after a dot is a key of a mapping, and no method of it."""
+        if isinstance(obj, Mapping):
+            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        return super().getattr(obj, attribute)
+
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "+" and isinstance(left, str) and isinstance(right, str):
             return short(left, len(right)) + right

@@ -35,7 +35,8 @@ def split(schedule: str) -> list[str]:
     parts: list[str] = []
     for part in schedule.lower().split(", "):
         words = [word.strip() for word in part.split(",")]
-        parts += words if all(word.startswith("@") for word in words) else [part.strip()]
+        # A question mark says what a star says.
+        parts += words if all(word.startswith("@") for word in words) else [part.strip().replace("?", "*")]
     return parts
 
 

@@ -10,7 +10,12 @@ from corral.server.pongo2.engine import Bounds, render
 from corral.server.pongo2.go_time import format_go_time
 
 MOMENT = datetime(2026, 3, 4, 15, 6, 7, 8900, tzinfo=UTC)
-CONTEXT = {"devices": {"eth0": {"type": "nic"}, "a": {"type": "none"}}, "words": ["x", "y"], "t": MOMENT}
+CONTEXT = {
+    "devices": {"eth0": {"type": "nic"}, "a": {"type": "none"}},
+    "words": ["x", "y"],
+    "odd": {"items": "thing", "update": "u"},
+    "t": MOMENT,
+}
 
 
 @pytest.mark.parametrize(
@@ -26,6 +31,7 @@ CONTEXT = {"devices": {"eth0": {"type": "nic"}, "a": {"type": "none"}}, "words":
             "10False 21True ",
         ),
         ('{{ "forloop.Counter" }}', "forloop.Counter"),
+        ("{{ odd.items }}{{ odd.keys|default:'-' }}{{ odd.update }}{{ odd.pop.deep }}", "thing-u"),
         ("{{ t|date:'02 Jan 06 3:04PM' }}", "04 Mar 26 3:06PM"),
         ('{{ 1.5|floatformat:2 }} {{ 3|pluralize }} {{ 1|pluralize:"y,ies" }}', "1.50 s y"),
         ('{{ "abcdef"|slice:"1:3" }} {{ "a b c"|truncatewords:2 }}|{{ "x"|rjust:3 }}', "bc a b ...|  x"),

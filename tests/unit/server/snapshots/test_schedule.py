@@ -30,6 +30,7 @@ def test_cron_expressions() -> None:
     ]
     assert due_minutes("10 2,5-8/2 * * *") == ["28 02:10", "28 05:10", "28 07:10"]
     assert due_minutes("0 0 * * mon-fri") == []
+    assert due_minutes("5 5 ? * ?") == ["28 05:05"]
     assert len(due_minutes("* * * * *", hours=1)) == 60
 
 

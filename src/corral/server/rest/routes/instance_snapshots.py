@@ -34,7 +34,7 @@ async def create_snapshot(request: Request, name: str, body: InstanceSnapshotsPo
     instance = await look(request, name)
     new = await snapshot_taking.plan_snapshot(request.context, instance)
     if body.name:
-        naming.check_name(body.name)
+        _check_name(body.name)
         new = replace(new, name=body.name, counted=False)
     if body.expires_at:
         new = replace(new, expires_at=parse_expiry(body.expires_at))
@@ -79,7 +79,7 @@ async def rename_snapshot(request: Request, name: str, snapshot_name: str, body:
     if body.migration:
         raise InvalidRequest("A snapshot cannot be migrated to another server by this server yet")
     instance = await load(request, name)
-    naming.check_name(body.name)
+    _check_name(body.name)
     return request.start_on(
         resources(request, name, container=instance.is_container),
         "Renaming snapshot",
@@ -102,6 +102,14 @@ async def delete_snapshot(request: Request, name: str, snapshot_name: str) -> Op
         instance,
         snapshot_name,
     )
+
+
+def _check_name(name: str) -> None:
+    """Raise InvalidRequest for a name that no snapshot can have, or that clients could not put into a URL."""
+    for character in "/?&+":
+        if character in name:
+            raise InvalidRequest(f'Invalid snapshot name: Cannot contain "{character}"')
+    naming.check_name(name)
 
 
 def parse_expiry(text: str | None) -> str | None:
