@@ -1,7 +1,8 @@
 """Where every program starts: the name it was called by says which one it is.
 
 `corral` and `lxc` are the command line; `corrald` and `lxd` are the daemon, whose sub-commands (waitready, init, ...)
-are clients of a running one. Only what the chosen program needs is imported: the user waits for this.
+are clients of a running one; `fuidshift` changes owners on a disk. Only what the chosen program needs is imported: the
+user waits for this.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ def main() -> int:
 
     The command line does not return: it leaves at once, since taking an interpreter down takes time too.
     """
-    if sys.argv[0].rpartition("/")[2] not in ("corrald", "lxd"):
+    name = sys.argv[0].rpartition("/")[2]
+    if name == "fuidshift":
+        from corral.helper.fuidshift import main as shift
+
+        return shift(sys.argv)
+    if name not in ("corrald", "lxd"):
         from corral.cli.main import main as command_line
 
         _leave(command_line(sys.argv))

@@ -50,7 +50,7 @@ from corral.server.rest.routing import Router
 from corral.server.settings import keys
 from corral.server.settings.environment import Environment
 from corral.server.settings.settings import Settings, SettingsChanged
-from corral.server.storage import pools, registry, server_volumes, volumes
+from corral.server.storage import owners, pools, registry, server_volumes, volumes
 from corral.server.warnings import host as host_warnings
 from corral.server.warnings.record import PRUNE_INTERVAL_S, Recorder
 
@@ -65,6 +65,7 @@ START_STEPS: tuple[Step, ...] = (
     host_warnings.report,
     instances.add_parts,
     pools.mount_all,
+    owners.repair,
     images.sweep,
     networks.start_networks,
     instances.adopt,

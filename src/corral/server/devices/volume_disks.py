@@ -12,11 +12,11 @@ from corral import units
 from corral.errors import InvalidRequest, NotFound
 from corral.server.context import Context
 from corral.server.devices.model import DeviceContext
-from corral.server.host import idmap, mount
+from corral.server.host import mount
 from corral.server.host.idmap import IdMap
 from corral.server.host.threads import in_thread
 from corral.server.projects import store as projects
-from corral.server.storage import store, volumes
+from corral.server.storage import owners, store, volumes
 from corral.server.storage.model import ContentType, Pool, Volume, VolumeType
 
 _LAST = "volatile.idmap.last"
@@ -76,6 +76,7 @@ async def _fit_owners(device: DeviceContext, volume: Volume, path: Path) -> bool
     """Change the owners on the disk where that is needed; tells whether the mount takes the id map."""
     if units.is_true(volume.config.get("security.unmapped")):
         return False
+    await owners.put_back(device.context, volume)
     present = _parse(volume.config.get(_LAST))
     if units.is_true(volume.config.get("security.shifted")):
         wanted, shifted = None, not device.privileged
@@ -88,11 +89,12 @@ async def _fit_owners(device: DeviceContext, volume: Volume, path: Path) -> bool
         wanted, shifted = device.idmap, False
     if wanted != present:
         await _check_others(device, volume)
-        await in_thread(idmap.shift_tree, path, present or IdMap(), wanted or IdMap())
+        await owners.shift(device.context, volume, path, present or IdMap(), wanted or IdMap())
     text = json.dumps(wanted.to_json() if wanted is not None else [])
     if volume.config.get(_LAST) != text or volume.config.get(_NEXT) != text:
         config = {**volume.config, _LAST: text, _NEXT: text}
         await device.context.db.write(store.update_volume, volume.id, volume.description, config)
+    await owners.settle(device.context, volume)
     return shifted
 
 

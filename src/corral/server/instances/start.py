@@ -11,7 +11,7 @@ from corral.errors import InvalidRequest, NotSupported
 from corral.server.background import Background
 from corral.server.context import Context
 from corral.server.events.model import Lifecycle, format_time, utc_now
-from corral.server.host import idmap, mount
+from corral.server.host import mount
 from corral.server.host.idmap import IdMap
 from corral.server.host.threads import in_thread
 from corral.server.instances import (
@@ -54,7 +54,8 @@ from corral.server.instances.running import Running, RunningContainer
 from corral.server.instances.spec import HostFacts, InstanceSpec, Paths, compose
 from corral.server.operations.model import report
 from corral.server.rollback import Rollback
-from corral.server.storage import volumes
+from corral.server.storage import owners, volumes
+from corral.server.storage.model import Volume
 from corral.units import is_true
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ class _Start:
     context: Context
     instance: Instance
     directory: Path = Path()
+    volume: Volume | None = None
     idmap: IdMap | None = None
     idmapped_root: bool = False
     disk_idmap: IdMap | None = None
@@ -152,6 +154,8 @@ async def _mount(state: _Start, undo: Rollback) -> None:
         )
     state.directory = await volumes.mount(state.context, volume)
     undo.add(volumes.unmount, state.context, volume)
+    await owners.put_back(state.context, volume)
+    state.volume = volume
     await in_thread(root_volume.make_link, state.context.member, state.instance, state.directory)
 
 
@@ -195,10 +199,12 @@ async def _shift(state: _Start, wanted: IdMap | None) -> None:
         raise InvalidRequest("Container is protected against filesystem shifting")
     report(container_progress="Remapping container filesystem")
     before, after = state.disk_idmap or IdMap(), wanted or IdMap()
-    await in_thread(idmap.shift_tree, state.directory / "rootfs", before, after)
+    assert state.volume is not None
+    await owners.shift(state.context, state.volume, state.directory / "rootfs", before, after)
     # Written at once: the files have their new owners whether or not the start succeeds.
     values = {"volatile.last_state.idmap": idmaps.to_text(wanted)}
     await state.context.db.write(store.set_config, instance.id, values)
+    await owners.settle(state.context, state.volume)
     state.disk_idmap = wanted
     report(container_progress="")
 
