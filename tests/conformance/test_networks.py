@@ -5,6 +5,7 @@ import io
 import ipaddress
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -149,3 +150,23 @@ def test_a_fixed_address_is_leased(lxc: Client, api: Api, daemon: Daemon, make_i
     assert until(lambda: addresses(api, name), "an address by DHCP") == [str(subnet[77])]
     leases = csv.reader(io.StringIO(lxc("network", "list-leases", daemon.bridge, "-f", "csv")))
     assert [row[3] for row in leases if row[2] == str(subnet[77])] == ["STATIC"]
+
+
+def test_allocations(api: Api, daemon: Daemon, instance: str) -> None:
+    if daemon.programs.kind == "real":
+        pytest.skip("LXD 5.0.2 has no list of allocations")
+
+    def mine() -> list[dict[str, Any]]:
+        return [one for one in api.get("/1.0/network-allocations") if one["used_by"].endswith(f"/{instance}")]
+
+    until(lambda: any(one["addresses"].endswith("/32") for one in mine()), "the lease is an allocation")
+    config = api.get(f"/1.0/networks/{daemon.bridge}")["config"]
+    held = {one["addresses"]: one for one in api.get("/1.0/network-allocations")}
+    gateway = held[config["ipv4.address"]]
+    assert (gateway["type"], gateway["nat"], gateway["hwaddr"]) == ("network", True, "")
+    hwaddr = api.get(f"/1.0/instances/{instance}")["config"]["volatile.eth0.hwaddr"]
+    assert hwaddr in {one["hwaddr"] for one in mine()}
+    assert {one["type"] for one in mine()} == {"instance"}
+    assert len(api.get("/1.0/network-allocations?all-projects=true")) == len(held)
+    listed = Client(daemon.programs.lxc, daemon)("network", "list-allocations", "--format", "csv")
+    assert f"{config['ipv4.address']},NETWORK,YES" in listed

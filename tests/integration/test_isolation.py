@@ -323,4 +323,4 @@ async def test_events_of_others_are_not_heard(
 
 def test_all_that_is_listed_over_projects_is_known(others: dict[str, str]) -> None:
     """`all-projects` on another listing means another look at what it shows."""
-    assert len(permission.OVER_PROJECTS) == 5
+    assert len(permission.OVER_PROJECTS) == 6

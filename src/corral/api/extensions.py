@@ -218,4 +218,5 @@ EXTENSIONS = (
     "container_syscall_intercept_sysinfo",
     "container_syscall_filtering_allow_deny_syntax",
     "instances_rebuild",
+    "network_allocations",
 )

@@ -99,3 +99,13 @@ class NetworkState(msgspec.Struct, kw_only=True):
     bridge: NetworkStateBridge | None = None
     vlan: NetworkStateVLAN | None = None
     ovn: None = None
+
+
+class NetworkAllocations(msgspec.Struct, kw_only=True):
+    """An address that is in use, with its prefix length."""
+
+    addresses: str
+    used_by: str
+    type: str
+    nat: bool
+    hwaddr: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from corral.cli import keyed, output, table
 from corral.cli.command import ANY_NUMBER_OF, FORMAT, TARGET, Command, Invocation, text
+from corral.cli.commands import network_allocations
 from corral.cli.keyed import Kind, bind
 from corral.cli.records import INSTANCE_WRITABLE, NETWORK, NETWORK_LEASE, NETWORK_WRITABLE, PROFILE_WRITABLE
 from corral.cli.session import order, pick
@@ -293,6 +294,7 @@ COMMAND = Command(
         ),
         Command(f"info {_ONE}", "Get runtime information on networks", info, (1, 1), flags=(TARGET,)),
         Command("list [<remote>:]", "List available networks", list_networks, (0, 1), aliases=("ls",), flags=(FORMAT,)),
+        network_allocations.COMMAND,
         Command(f"list-leases {_ONE}", "List DHCP leases", list_leases, (1, 1), flags=(FORMAT,)),
         Command(
             f"rename {_ONE} <new-name>", "Rename networks", bind(keyed.rename, KIND, "Network"), (2, 2), aliases=("mv",)

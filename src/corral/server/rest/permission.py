@@ -11,7 +11,17 @@ from corral.server.rest.routing import Access, Route
 T = TypeVar("T")
 
 PROJECT_NOUNS = frozenset(
-    {"instances", "images", "profiles", "networks", "network-acls", "network-zones", "operations", "events"}
+    {
+        "instances",
+        "images",
+        "profiles",
+        "networks",
+        "network-acls",
+        "network-allocations",
+        "network-zones",
+        "operations",
+        "events",
+    }
 )
 """Resources that belong to a project as a whole; of storage pools only the volumes and buckets do."""
 
@@ -19,6 +29,7 @@ OVER_PROJECTS = frozenset(
     {
         "/1.0/events",
         "/1.0/instances",
+        "/1.0/network-allocations",
         "/1.0/operations",
         "/1.0/storage-pools/{pool}/volumes",
         "/1.0/storage-pools/{pool}/volumes/{type}",
