@@ -36,8 +36,8 @@ SIZES = (80, 24, 64)
 CONTINUE = 1
 
 QUICK_S = 4.0
-MOUNT_S = 20.0
-"""How long an answer may take; liblxc itself gives up after 30 s."""
+MOUNT_S = 8.0
+"""How long an answer may take; the monitor answers nobody else meanwhile."""
 _LOOK_S = 0.05
 _MOST_STUCK = 4
 _RESULT = struct.Struct("=qiI")

@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 20.0
+"""A monitor may be in the middle of intercepted system calls: longer than two of them take at most (helper/intercept)."""
 
 _FRAME = struct.Struct("=iiQ")
 _CREDENTIALS = struct.Struct("=iII")
