@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 TIMEOUT_S = 20.0
-"""A monitor may be in the middle of intercepted system calls: longer than two of them take at most (helper/intercept)."""
+"""A monitor may be busy with intercepted system calls: longer than two of them take (helper/intercept)."""
 
 _FRAME = struct.Struct("=iiQ")
 _CREDENTIALS = struct.Struct("=iII")
