@@ -60,3 +60,18 @@ def test_what_cannot_be_executed_has_a_code(tmp_path: Path) -> None:
     assert zygote.try_exec([str(tmp_path / "text" / "below")], path) == 127
     assert zygote.try_exec(["text"], path) == 126
     assert zygote.try_exec(["directory"], path) == 126
+
+
+def test_the_version_2_group_is_the_one_without_threads_of_version_1(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for group in (first, second):
+        group.mkdir()
+        (group / "cgroup.procs").touch()
+    (first / "tasks").touch()
+    assert zygote.find_unified([str(first), str(tmp_path / "missing"), str(second)]) == str(second)
+    assert zygote.find_unified([str(first)]) is None
+
+
+def test_a_child_that_cannot_begin_in_a_group_is_not_made(tmp_path: Path) -> None:
+    assert zygote.fork_into(str(tmp_path / "missing")) is None
+    assert zygote.fork_into(str(tmp_path)) is None  # no control group
