@@ -2,20 +2,23 @@
 
 import array
 import base64
+import contextlib
 import http.client
 import json
 import os
+import select
 import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
 SOCKET = "/dev/lxd/sock"
 
 PROGRAM = r"""
-import array, ctypes, os, socket, sys
+import array, ctypes, os, select, socket, sys
 pid, uid, path, nested = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4] == "1"
 channel = socket.socket(fileno=0)
 libc = ctypes.CDLL(None, use_errno=True)
@@ -40,7 +43,27 @@ os.setgroups([])
 os.setgid(uid)
 os.setuid(uid)
 channel.sendall(b"+")
-while channel.recv(1):
+def flood():
+    kept, turned_away = [], 0
+    while not select.select([channel], [], [], 0)[0]:
+        end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        end.connect(path)
+        end.setblocking(False)
+        kept.append(end)
+        if len(kept) > 1200:
+            # More than wait in the listener's queue: of this one the other side has decided.
+            try:
+                turned_away += kept[0].recv(1) == b""
+            except BlockingIOError:
+                pass
+            kept.pop(0).close()
+    channel.sendall(turned_away.to_bytes(4, "little"))
+while word := channel.recv(1):
+    if word == b"f":
+        flood()
+        continue
+    if word == b"e":
+        continue
     end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         end.connect(path)
@@ -103,6 +126,23 @@ class Guest:
         end = socket.socket(fileno=array.array("i", controls[0][2])[0])
         end.settimeout(timeout_s)
         return end
+
+    @contextlib.contextmanager
+    def flooding(self) -> Iterator[Callable[[], int]]:
+        """Connect again and again; yields what ends that and says how many connections were turned away."""
+        self._channel.sendall(b"f")
+        told: list[int] = []
+
+        def end() -> int:
+            if not told:
+                self._channel.sendall(b"e")
+                told.append(int.from_bytes(self._channel.recv(4), "little"))
+            return told[0]
+
+        try:
+            yield end
+        finally:
+            end()
 
     def request(
         self, path: str, method: str = "GET", body: bytes | None = None, **headers: str
@@ -185,6 +225,12 @@ class Watch:
             return not (self._frame() if self._websocket else self._file.readline())
         except ConnectionError:
             return True
+
+    def was_cut_off(self) -> bool:
+        """Whether the other side has gone, which shows without reading what it sent."""
+        poll = select.poll()
+        poll.register(self._end, 0)
+        return bool(poll.poll(0))
 
     def _frame(self) -> bytes:
         while True:

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -168,6 +167,21 @@ def test_guest_that_does_not_read(api: Api, two: tuple[Guest, Guest], make_insta
         assert me(slow) == "slow"
 
 
+def test_guest_that_does_not_read_its_events(api: Api, make_instance: Callable[..., str]) -> None:
+    """It is cut off, whatever it does not read."""
+    name = make_instance()
+    with Guest(pid_of(api, name)) as guest, contextlib.ExitStack() as stack:
+        watches = [stack.enter_context(guest.watch() if number % 2 else guest.stream()) for number in range(32)]
+        assert {watch.status for watch in watches} == {101, 200}
+        with guest.watch() as one_more:
+            assert one_more.status == 503
+        for number in range(1, 4):
+            set_config(api, name, user__big=str(number) * 300_000)
+        until(lambda: all(watch.was_cut_off() for watch in watches), "all are cut off")
+        with guest.watch() as again:
+            assert again.status == 101
+
+
 def test_guest_that_asks_without_end(api: Api, two: tuple[Guest, Guest]) -> None:
     """It is made to wait; others are answered at once."""
     one, other = two
@@ -195,31 +209,15 @@ def test_guest_that_asks_without_end(api: Api, two: tuple[Guest, Guest]) -> None
 def test_guest_that_connects_without_end(api: Api, two: tuple[Guest, Guest]) -> None:
     """It is turned away after a while; others are served all the same."""
     one, other = two
-    ends: list[socket.socket] = []
-    stop = threading.Event()
 
-    def flood() -> None:
-        while not stop.is_set():
-            with contextlib.suppress(OSError):
-                ends.append(one.connect())
-            for end in ends[:-100]:
-                end.close()
-            del ends[:-100]
+    def flood() -> bool:
+        with one.flooding() as end:
+            for _ in range(30):
+                assert me(other) == "other"
+                assert api.get("/1.0")["api_status"] == "stable"
+            return end() > 0
 
-    thread = threading.Thread(target=flood)
-    thread.start()
-    try:
-        began = time.monotonic()
-        for _ in range(20):
-            assert me(other) == "other"
-            assert api.get("/1.0")["api_status"] == "stable"
-        assert time.monotonic() - began < 10
-        until(lambda: len(ends) > 50 and _is_closed(ends[0]), "the guest is turned away")
-    finally:
-        stop.set()
-        thread.join()
-        for end in ends:
-            end.close()
+    until(flood, "the guest is turned away", 60)
     until(lambda: _serves(one), "the guest is served again")
 
 

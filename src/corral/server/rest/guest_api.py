@@ -85,7 +85,7 @@ async def _watch_events(context: Context, instance: Instance, raw: web.BaseReque
     listener = events.listen(instance.id, types)
     try:
         if raw.headers.get("Upgrade", "").lower() == "websocket":
-            return await websocket.send_events(raw, listener, MAX_MESSAGE)
+            return await websocket.send_events(raw, listener, MAX_MESSAGE, SEND_TIMEOUT_S)
         await _stream(raw, listener.queue)
         return Upgraded()
     finally:

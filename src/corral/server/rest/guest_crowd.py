@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 MOST_CONNECTIONS = 256
 MOST_REQUESTS = 8
 MOST_DOWNLOADS = 2
+MOST_WATCHERS = 32
 RATE_PER_S = 50.0
 BURST = 200.0
 ARRIVAL_RATE_PER_S = 100.0
@@ -66,6 +67,7 @@ class Guest:
     connections: set[Connection] = field(default_factory=set)
     requests: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_REQUESTS))
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_DOWNLOADS))
+    watchers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_WATCHERS))
 
     @property
     def owes_nothing(self) -> bool:

@@ -7,7 +7,6 @@ guest_crowd.py bounds it.
 import asyncio
 import contextlib
 import logging
-import os
 import resource
 import socket
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from aiohttp import web
 
 from corral.server.background import Background
 from corral.server.context import Context
-from corral.server.host import peers, pidfd
+from corral.server.host import peers
 from corral.server.host.peers import Peer
 from corral.server.host.threads import in_thread
 from corral.server.instances import guests
@@ -27,6 +26,7 @@ from corral.server.instances.inventory import Inventory
 from corral.server.instances.running import Running
 from corral.server.rest import guest_api
 from corral.server.rest.guest_crowd import Connection, Crowd, Guest
+from corral.server.rest.guest_identities import Identities
 from corral.server.rest.listeners import BACKLOG, make_request
 from corral.server.rest.streams import Sent, Upgraded
 
@@ -38,11 +38,13 @@ ANSWER_TIMEOUT_S = 30.0
 """How long a guest may take to read an answer."""
 MAX_HEADER = 16 * 1024
 RETRY_S = 0.5
+BATCH = 64
 SHARE_OF_DESCRIPTORS = 4
 """Guests have at most one in so many of the daemon's descriptors."""
 
 NO_GUEST = "pid not in container?"
 NOT_ROOT = "Access denied for non-root user"
+TOO_MANY_WATCHERS = "too many connections watch events: end some of them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class GuestListener:
         """Listen."""
         self._listener = await in_thread(_bind, self.path)
         self._server = _Server(self)
+        self._identities = Identities(self.context.parts[Running])
         background = self.context.parts[Background]
         self._task = background.start("guest API", self._accept())
         background.every(SWEEP_S, "idle guests", self._sweep)
@@ -103,6 +106,7 @@ class GuestListener:
         self._listener.close()
         await in_thread(self.path.unlink, missing_ok=True)
         await self._server.shutdown(2.0)
+        self._identities.close()
 
     async def _sweep(self) -> None:
         self.crowd.dismiss_idle(IDLE_S)
@@ -116,23 +120,34 @@ class GuestListener:
                 log.warning("Cannot accept a guest's connection: %s", error)
                 await asyncio.sleep(RETRY_S)
                 continue
-            try:
-                await self._begin(connection)
-            except OSError as error:
-                log.debug("A guest's connection broke off: %s", error)
-                connection.close()
-            except Exception:
-                # The others still want to be served.
-                log.exception("A guest's connection could not be served")
-                connection.close()
+            await self._begin_safely(connection)
+            # A guest that connects without end fills the queue of all: it is emptied faster than one turn at a time.
+            for _ in range(BATCH):
+                try:
+                    connection, _ = self._listener.accept()
+                except OSError:
+                    break
+                await self._begin_safely(connection)
+
+    async def _begin_safely(self, connection: socket.socket) -> None:
+        try:
+            await self._begin(connection)
+        except OSError as error:
+            log.debug("A guest's connection broke off: %s", error)
+            connection.close()
+        except Exception:
+            # The others still want to be served.
+            log.exception("A guest's connection could not be served")
+            connection.close()
 
     async def _begin(self, connection: socket.socket) -> None:
         """Serve a connection, if its guest may have one more."""
         peer = peers.get_credentials(connection)
-        admitted = self.crowd.admit(self._identify(connection, peer), partial(_end, connection))
+        admitted = self.crowd.admit(self._identities.identify(connection, peer), partial(_end, connection))
         if admitted is None:
             connection.close()
             return
+        connection.setblocking(False)
         protocol = self._server()
         self._callers[protocol] = _Caller(peer, *admitted)
         try:
@@ -141,19 +156,6 @@ class GuestListener:
             self.forget(protocol)
             raise
         del transport
-
-    def _identify(self, connection: socket.socket, peer: Peer) -> int | None:
-        """The instance whose process connected; a handful of look-ups in /proc, none of which waits for the guest."""
-        try:
-            process = peers.hold(connection, peer)
-        except OSError:
-            return None
-        try:
-            found = guests.find_instance_id(self.context.parts[Running], peer.pid)
-            # Only while it lives, what was read about its number was read about it.
-            return found if pidfd.is_alive(process) else None
-        finally:
-            os.close(process)
 
     def forget(self, protocol: web.RequestHandler) -> None:
         """A connection is gone."""
@@ -188,7 +190,10 @@ class GuestListener:
             return guest_api.refused(404, "404 page not found")
         handler, argument = found
         if handler in guest_api.STREAMS:
-            return await self._ask(raw, caller, handler, argument)
+            if caller.guest.watchers.locked():
+                return guest_api.refused(503, TOO_MANY_WATCHERS)
+            async with caller.guest.watchers:
+                return await self._ask(raw, caller, handler, argument)
         if handler in guest_api.DOWNLOADS:
             async with caller.guest.downloads:
                 return await _sent(raw, await self._ask(raw, caller, handler, argument), None)

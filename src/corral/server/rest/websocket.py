@@ -19,10 +19,15 @@ async def accept(raw: web.BaseRequest, max_message: int = MAX_MESSAGE) -> web.We
     return socket
 
 
-async def send_events(raw: web.BaseRequest, listener: Listener, max_message: int = MAX_MESSAGE) -> web.StreamResponse:
-    """Upgrade a request and send events as they happen, as text frames of JSON, until one side goes."""
+async def send_events(
+    raw: web.BaseRequest, listener: Listener, max_message: int = MAX_MESSAGE, timeout_s: float | None = None
+) -> web.StreamResponse:
+    """Upgrade a request and send events as they happen, as text frames of JSON, until one side goes.
+
+    Who does not take an event within `timeout_s` is cut off; `max_message` bounds what is taken from the other side.
+    """
     socket = await accept(raw, max_message)
-    sender = asyncio.create_task(_send(socket, listener), name="events")
+    sender = asyncio.create_task(_send(raw, socket, listener, timeout_s), name="events")
     try:
         async for message in socket:
             if message.type in (WSMsgType.CLOSE, WSMsgType.ERROR):
@@ -34,11 +39,20 @@ async def send_events(raw: web.BaseRequest, listener: Listener, max_message: int
     return socket
 
 
-async def _send(socket: web.WebSocketResponse, listener: Listener) -> None:
-    with contextlib.suppress(ConnectionError):
+async def _send(
+    raw: web.BaseRequest, socket: web.WebSocketResponse, listener: Listener, timeout_s: float | None
+) -> None:
+    try:
         while not listener.lost:
             event = await listener.queue.get()
             if event is None:
                 break
-            await socket.send_str(msgspec.json.encode(event).decode())
-        await socket.close()
+            async with asyncio.timeout(timeout_s):
+                await socket.send_str(msgspec.json.encode(event).decode())
+        async with asyncio.timeout(timeout_s):
+            await socket.close()
+    except ConnectionError:
+        pass
+    except TimeoutError:
+        if raw.transport is not None:
+            raw.transport.abort()
