@@ -24,7 +24,7 @@ async def plan_snapshot(context: Context, instance: Instance) -> NewSnapshot:
     present = await context.db.read(snapshot_store.list_names, instance.id)
     pattern = instance.expanded_config.get("snapshots.pattern", "")
     return NewSnapshot(
-        name=naming.next_name(pattern, moment, present),
+        name=await in_thread(naming.next_name, pattern, moment, present),
         created_at=format_time(utc_now()),
         expires_at=default_expiry(instance),
         counted=True,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from jinja2 import TemplateError
 
@@ -61,6 +62,7 @@ def expiry_of(text: str | None, moment: datetime) -> str | None:
     return add_expiry(moment, text).astimezone(UTC).isoformat().replace("+00:00", "Z") if text else None
 
 
+@lru_cache(256)
 def _pattern(text: str) -> str:
     next_name(text, datetime(2006, 1, 2, 15, 4, 5, tzinfo=UTC), ())
     return text

@@ -20,7 +20,7 @@ routes = Routes("/1.0/storage-pools/{pool}/volumes/{type}/{name}/snapshots")
 def _to_wire(snapshot: VolumeSnapshot, name: str) -> StorageVolumeSnapshot:
     return StorageVolumeSnapshot(
         description=snapshot.description,
-        expires_at=snapshot.expires_at,
+        expires_at=snapshot.expires_at or "0001-01-01T00:00:00Z",
         name=name,
         config=dict(snapshot.config),
         content_type=snapshot.volume.content_type.value,
