@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from corral.server.host import command, sysfs
@@ -67,6 +68,19 @@ def _has_mac_admin() -> bool:
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) >> _CAP_MAC_ADMIN & 1)
     return False
+
+
+@cache
+def unconfined() -> tuple[str, ...]:
+    """What goes before a program's name so that no profile is attached to it by its path; nothing where none would be.
+
+    Debian confines /usr/bin/lxc-start to what `lxc` alone needs: it may not change to profiles of others.
+    """
+    is_on = sysfs.read_text("/sys/module/apparmor/parameters/enabled") == "Y"
+    program = shutil.which("aa-exec", path="/usr/bin:/usr/sbin:/bin:/sbin")
+    if not is_on or program is None or sysfs.read_text("/proc/self/attr/current") != "unconfined":
+        return ()
+    return (program, "-p", "unconfined", "--")
 
 
 def profile_name(product: str, name: str) -> str:

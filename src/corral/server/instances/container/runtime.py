@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from corral.errors import CommandFailed, InternalError, NotSupported
-from corral.server.host import cgroup, command, pidfd, processes
+from corral.server.host import apparmor, cgroup, command, pidfd, processes
 from corral.server.host.liblxc_socket import Monitor
 from corral.server.host.threads import in_thread
 from corral.server.instances.running import RunningContainer
@@ -62,7 +62,8 @@ def write_files(spec: InstanceSpec, config: str, policy: str | None) -> None:
 
 async def launch(instance_id: int, spec: InstanceSpec, lxcpath: Path) -> RunningContainer:
     """Start a container whose files are written, and return it running; raises InternalError with liblxc's reason."""
-    argv: list[str | Path] = [lxc_start_path(), "-d", "-n", spec.name, "-P", lxcpath, "-f", spec.paths.config]
+    program = (*apparmor.unconfined(), lxc_start_path())
+    argv: list[str | Path] = [*program, "-d", "-n", spec.name, "-P", lxcpath, "-f", spec.paths.config]
     try:
         async with _starts:
             await command.run(
@@ -93,7 +94,8 @@ def _is_start(pid: int, lxcpath: Path) -> bool:
         argv = processes.get_command_line(pid)
     except OSError:
         return False
-    return bool(argv) and argv[0].endswith("/lxc-start") and str(lxcpath) in argv
+    # First it may be the program that starts it without a profile.
+    return str(lxcpath) in argv and any(one.endswith("/lxc-start") for one in argv)
 
 
 def connect(instance_id: int, lxcpath: Path, name: str) -> RunningContainer:
