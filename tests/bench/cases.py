@@ -109,11 +109,20 @@ def command(server: Server, *args: str) -> None:
     )
 
 
+def ensure_many(server: Server, count: int) -> None:
+    """Have so many instances, which an earlier round or case may have left."""
+    # Not the server's own connection: it was idle for longer than a server keeps it.
+    with server.daemon.api() as api:
+        is_empty = not api.get("/1.0/instances")
+    if is_empty:
+        server.in_parallel(count, 4, "empty")
+
+
 def client(count: int, *, repeats: int = 5, last: bool = False) -> Callable[[Server], Times]:
     """The command line with so many instances, and lists through the API; the last ones need not remove them."""
 
     def run(server: Server) -> Times:
-        server.in_parallel(count, 4, "empty")
+        ensure_many(server, count)
         figures: dict[str, list[float]] = {}
 
         def note(figure: str, started: float) -> None:
@@ -199,11 +208,7 @@ def http(count: int) -> Callable[[Server], Times]:
     """Plain GETs with so many instances: the time of one, and the time per request of eight connections at once."""
 
     def run(server: Server) -> Times:
-        # Not the server's own connection: it was idle for longer than a server keeps it.
-        with server.daemon.api() as api:
-            is_empty = not api.get("/1.0/instances")
-        if is_empty:
-            server.in_parallel(count, 4, "empty")
+        ensure_many(server, count)
         times: Times = {}
         path = server.daemon.state_dir / "unix.socket"
         for name, target, repeats in (
