@@ -4,6 +4,7 @@ import json
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,25 @@ def test_a_taken_name_leaves_the_first_alone(api: Api, instance: str) -> None:
     with pytest.raises(ApiError, match=f'Instance "{instance}" already exists'):
         api.create(instance, "busybox")
     assert get(api, instance)["status"] == "Running"
+
+
+def test_lists_and_patches_at_once(daemon: Daemon, make_instance: Make) -> None:
+    """Changes to single keys lose none of each other's, and each is in the next list, whoever asks."""
+    name = make_instance(start=False)
+
+    def work(number: int) -> None:
+        with daemon.api() as own:
+            for turn in range(5):
+                patch = {"config": {f"user.{number}.{turn}": "yes"}}
+                own.call("PATCH", f"/1.0/instances/{name}", patch)
+                listed = {one["name"]: one for one in own.get("/1.0/instances?recursion=1")}
+                assert listed[name]["config"][f"user.{number}.{turn}"] == "yes"
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    with daemon.api() as own:
+        config = own.get(f"/1.0/instances/{name}")["config"]
+    assert sum(key.startswith("user.") for key in config) == 20
 
 
 def test_limits_change_live(api: Api, instance: str) -> None:
