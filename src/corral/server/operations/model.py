@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import hmac
+import re
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -92,6 +93,8 @@ class Operation:
             self.task.cancel()
 
 
+_PROGRESS = "_progress"
+
 current: contextvars.ContextVar[Operation | None] = contextvars.ContextVar("operation", default=None)
 """The operation whose work is running; a verb reports progress to it without knowing it."""
 
@@ -99,5 +102,20 @@ current: contextvars.ContextVar[Operation | None] = contextvars.ContextVar("oper
 def report(**metadata: Any) -> None:
     """Add metadata (such as `create_image_progress="40%"`) to the running operation, if there is one."""
     operation = current.get()
-    if operation is not None and operation.status not in FINAL:
-        operation.update(**metadata)
+    if operation is None or operation.status in FINAL:
+        return
+    for name, text in list(metadata.items()):
+        if name.endswith(_PROGRESS) and isinstance(text, str) and (parts := parse_progress(name, text)):
+            metadata["progress"] = parts
+    operation.update(**metadata)
+
+
+def parse_progress(name: str, text: str) -> dict[str, str] | None:
+    """What programs read of a progress that is told as `Unpack: 40%` or `12.3MB (4.5MB/s)`: numbers, as text."""
+    percent = re.search(r"\b(\d{1,3})%", text)
+    speed = re.search(r"\((\d+(?:\.\d+)?)([kMGTPE]?)B/s\)", text)
+    if percent is None and speed is None:
+        return None
+    bytes_per_s = int(float(speed[1]) * 1000 ** " kMGTPE".index(speed[2] or " ")) if speed else 0
+    parts = {"stage": name.removesuffix(_PROGRESS), "speed": str(bytes_per_s)}
+    return parts | ({"percent": percent[1]} if percent else {})

@@ -101,3 +101,28 @@ def test_descriptors_need_their_secret() -> None:
 
 def test_report_outside_an_operation_is_nothing() -> None:
     model.report(progress="x")
+
+
+async def test_progress_is_told_for_people_and_for_programs(operations: Operations) -> None:
+    async def work() -> None:
+        model.report(download_progress="rootfs: 40% (1.50MB/s)")
+
+    operation = operations.start(make(), work)
+    await operation.done.wait()
+    assert operation.metadata == {
+        "download_progress": "rootfs: 40% (1.50MB/s)",
+        "progress": {"stage": "download", "percent": "40", "speed": "1500000"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("Unpack: 100%", {"stage": "x", "percent": "100", "speed": "0"}),
+        ("12.30MB (900B/s)", {"stage": "x", "speed": "900"}),
+        ("Remapping container filesystem", None),
+        ("", None),
+    ],
+)
+def test_progress(text: str, parts: dict[str, str] | None) -> None:
+    assert model.parse_progress("x_progress", text) == parts
