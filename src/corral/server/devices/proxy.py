@@ -9,6 +9,7 @@ from pathlib import Path
 
 from corral import units
 from corral.errors import CommandFailed, InvalidRequest
+from corral.server.db.database import Tx
 from corral.server.devices import proxy_addresses
 from corral.server.devices.model import (
     Attachment,
@@ -21,9 +22,12 @@ from corral.server.devices.model import (
 )
 from corral.server.devices.nic.filters import label_of
 from corral.server.devices.proxy_addresses import ProxyAddress
+from corral.server.events.problems import Problem, ProblemSolved
 from corral.server.host import helpers, nftables, sysfs
 from corral.server.host.threads import in_thread
 from corral.server.keys import BOOL
+
+NETFILTER = "Proxy bridge netfilter not enabled"
 
 _BINDS = ("host", "instance", "guest", "container")
 
@@ -181,7 +185,9 @@ async def _set_up_nat(device: DeviceContext) -> None:
     except InvalidRequest as error:
         raise InvalidRequest(f'Failed to start device "{device.device}": {error}') from error
     family = "ip6tables" if ":" in target else "iptables"
-    if sysfs.read_sysctl(f"net/bridge/bridge-nf-call-{family}") == "1" and device.host_name_of is not None:
+    filtered = sysfs.read_sysctl(f"net/bridge/bridge-nf-call-{family}") == "1"
+    await report_netfilter(device, 6 if ":" in target else 4, enabled=filtered)
+    if filtered and device.host_name_of is not None:
         # Traffic between ports of the bridge passes the firewall: an instance may reach itself through the proxy.
         port = Path(f"/sys/class/net/{device.host_name_of(nic)}/brport/hairpin_mode")
         with contextlib.suppress(OSError):
@@ -189,6 +195,31 @@ async def _set_up_nat(device: DeviceContext) -> None:
     label = label_of(device.project, device.instance, device.device)
     table = device.context.member.product.name
     await nftables.apply(proxy_addresses.render_nat(label, table, listen, connect, target))
+
+
+async def report_netfilter(device: DeviceContext, version: int, *, enabled: bool) -> None:
+    """Warn, for as long as it is so, where the traffic between ports of a bridge does not pass the firewall."""
+    context = device.context
+    found = await context.db.read(_find_instance, device.project, device.instance)
+    if found is None:
+        return
+    if enabled:
+        await context.events.react(ProblemSolved(NETFILTER, device.project, ("instance", found)))
+        return
+    message = (
+        f"IPv{version} bridge netfilter not enabled. Instances using the bridge will not be able to connect to the"
+        f" proxy listen IP of device {device.device}: load the kernel module br_netfilter"
+    )
+    await context.events.react(Problem(NETFILTER, message, device.project, ("instance", found)))
+
+
+def _find_instance(tx: Tx, project: str, name: str) -> int | None:
+    row = tx.row(
+        "SELECT i.id FROM instances i JOIN projects p ON p.id = i.project_id WHERE p.name = ? AND i.name = ?",
+        project,
+        name,
+    )
+    return None if row is None else int(row["id"])
 
 
 async def _remove_nat(device: DeviceContext) -> None:
