@@ -1,5 +1,6 @@
 """What a caller may do: everybody, the trusted, administrators, and clients restricted to some projects."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -73,7 +74,11 @@ def check_project(request: Request, route: Route) -> None:
             raise Forbidden(_REFUSED)
         return
     if request.requested_project not in projects:
-        raise Forbidden(_REFUSED)
+        if route.access is not Access.ANYONE or route.method not in READ_ONLY:
+            raise Forbidden(_REFUSED)
+        # What is public there is for everybody: here the client is a stranger.
+        request.caller = dataclasses.replace(request.caller, trusted=False)
+        return
     if route.method not in READ_ONLY and request.project not in projects:
         raise Forbidden(_REFUSED)
 

@@ -176,7 +176,6 @@ async def test_restricted_clients(server: Server, client_certificate: Make) -> N
         ("POST", "/1.0/instances?all-projects=true"),
         ("GET", "/1.0/instances?project=other"),
         ("GET", "/1.0/events?project=other"),
-        ("GET", "/1.0/images?project=other"),
         ("POST", "/1.0/profiles?project=other"),
         ("POST", "/1.0/projects"),
         ("POST", "/1.0/storage-pools"),

@@ -100,3 +100,35 @@ async def test_a_trusted_proxy_tells_the_address(server: Server, client_certific
     # Without trusted proxies the same socket is served as before.
     await server.ask("PATCH", "/1.0", {"config": {"core.https_trusted_proxy": ""}})
     assert (await server.ask_tls(port, "GET", "/1.0", cert=certificate)).status == 200
+
+
+async def test_public_images_of_other_projects_are_for_restricted_clients_too(
+    server: Server, client_certificate: Make
+) -> None:
+    port = await listen(server)
+    for name in ("mine", "other"):
+        await server.ask("POST", "/1.0/projects", {"name": name})
+    for letter, public in (("a", True), ("b", False)):
+        await server.context.db.write(partial(_add_image, letter=letter, public=public))
+    certificate = client_certificate("restricted")
+    await trust(server, certificate, restricted=True, projects=["mine"])
+    for cert in (certificate, None):
+        shown = await server.ask_tls(port, "GET", "/1.0/images?project=other", cert=cert)
+        assert shown.metadata == [f"/1.0/images/{'a' * 64}?project=other"]
+        for letter, status in (("a", 200), ("b", 404)):
+            path = f"/1.0/images/{letter * 64}?project=other"
+            assert (await server.ask_tls(port, "GET", path, cert=cert)).status == status
+    refused = await server.ask_tls(port, "DELETE", f"/1.0/images/{'a' * 64}?project=other", cert=certificate)
+    assert refused.status == 403
+
+
+def _add_image(tx: Tx, letter: str, public: bool) -> None:
+    tx.execute(
+        "INSERT INTO images (project_id, fingerprint, filename, size, public, architecture, creation_date, expiry_date,"
+        " upload_date, cached, auto_update, type) SELECT id, ?, 'x', 1, ?, 2, ?, '', ?, 0, 0, 0 FROM projects"
+        " WHERE name = 'other'",
+        letter * 64,
+        public,
+        "2026-01-01T00:00:00Z",
+        "2026-01-01T00:00:00Z",
+    )
