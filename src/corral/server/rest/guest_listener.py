@@ -103,6 +103,7 @@ class GuestListener:
         """Stop to listen and end the connections."""
         self.context.parts[GuestEvents].close()
         self._task.cancel()
+        await asyncio.wait([self._task])
         self._listener.close()
         await in_thread(self.path.unlink, missing_ok=True)
         await self._server.shutdown(2.0)
