@@ -36,6 +36,8 @@ class Daemon:
         self.conf_dir.mkdir()
         self.log = self.dir / "log"
         self.bridge = f"ctbr{self.number}"
+        self.extra: dict[str, str] = {}
+        """More of its environment."""
         self._isolated = isolated
         self._debug = debug
         self._process: subprocess.Popen[bytes] | None = None
@@ -47,7 +49,8 @@ class Daemon:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("LXD_", "LXC_", "CORRAL_"))}
         # Compiled sources are the normal case; a start-up without them says nothing.
         kept.pop("PYTHONDONTWRITEBYTECODE", None)
-        return kept | {"LXD_DIR": str(self.state_dir), "LXD_CONF": str(self.conf_dir), "HOME": str(self.dir)}
+        own = {"LXD_DIR": str(self.state_dir), "LXD_CONF": str(self.conf_dir), "HOME": str(self.dir)}
+        return kept | own | self.extra
 
     @property
     def socket(self) -> Path:

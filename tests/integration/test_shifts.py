@@ -149,7 +149,7 @@ def test_fuidshift(tmp_path: Path) -> None:
 
 def test_a_daemon_that_dies_while_it_shifts(make_daemon: Callable[[], Daemon], busybox_image: Path) -> None:
     daemon = make_daemon()
-    daemon.environment["LXD_IDMAPPED_MOUNTS_DISABLE"] = "1"
+    daemon.extra["LXD_IDMAPPED_MOUNTS_DISABLE"] = "1"
     daemon.start()
     daemon.set_up("dir")
     with daemon.api() as api:
@@ -180,4 +180,5 @@ def _kill_in_shift(daemon: Daemon, delay_ms: int) -> None:
         if api.get("/1.0/instances/victim")["status"] != "Running":
             api.set_state("victim", "start")
         assert api.execute("victim", "test", "-O", "/file7") == 0
+        assert os.lstat(root / "file7").st_uid > 0
         remove_instance(api, "victim")

@@ -14,7 +14,7 @@ from corral.server.backups import archive
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.host.threads import in_thread
-from corral.server.instances import render, root_volume, snapshot_store, store
+from corral.server.instances import identities, render, root_volume, snapshot_store, store
 from corral.server.instances.model import Instance
 from corral.server.storage import volumes
 from corral.server.storage.model import Volume
@@ -83,8 +83,8 @@ def describe(tx: Tx, context: Context, instance: Instance, volume: Volume) -> di
     snapshots = store.list_snapshots(tx, [instance.id]).get(instance.id, [])
     configs = snapshot_store.list_volume_configs(tx, volume.id)
     return {
-        "container": msgspec.to_builtins(render.instance(context, instance)),
-        "snapshots": [msgspec.to_builtins(render.snapshot(instance, one)) for one in snapshots],
+        "container": _shown(render.instance(context, instance)),
+        "snapshots": [_shown(render.snapshot(instance, one)) for one in snapshots],
         "profiles": [
             {"config": dict(one.config), "devices": dict(one.devices), "name": one.name, "used_by": []}
             for one in store.get_profiles(tx, instance.project, instance.profiles)
@@ -117,6 +117,14 @@ def describe(tx: Tx, context: Context, instance: Instance, volume: Volume) -> di
             for one in snapshots
         ],
     }
+
+
+def _shown(record: msgspec.Struct) -> dict[str, Any]:
+    """A record without the key that LXD 5.0 refuses; an import gives a new one anyway."""
+    shown: dict[str, Any] = msgspec.to_builtins(record)
+    for part in ("config", "expanded_config"):
+        shown[part] = {key: value for key, value in (shown.get(part) or {}).items() if key != identities.GENERATION}
+    return shown
 
 
 def _open_present(path: str, flags: int) -> int:
