@@ -29,9 +29,9 @@ class Programs:
 
 
 def write_launchers(directory: Path) -> None:
-    """Write `corral`, `corrald`, `lxc` and `lxd` of this tree into a directory."""
+    """Write the programs of this tree into a directory."""
     directory.mkdir(parents=True, exist_ok=True)
-    for name in ("corral", "corrald", "lxc", "lxd"):
+    for name in ("corral", "corrald", "lxc", "lxd", "fuidshift"):
         path = directory / name
         path.write_text(LAUNCHER.format(sources=SOURCES, libraries=site.getsitepackages()[0]))
         path.chmod(0o755)
