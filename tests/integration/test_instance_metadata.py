@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import remove_instance
 from harness.api import Api, ApiError
 from harness.daemon import Daemon
 
@@ -91,3 +92,68 @@ def test_instance_types(api: Api, make_instance: Make) -> None:
     assert config["limits.memory"] == "300MB"
     with pytest.raises(ApiError, match="400: Provided instance type doesn't exist: aws:none"):
         api.create("never", "busybox", instance_type="aws:none")
+
+
+def test_each_trigger_renders_its_templates(api: Api, make_instance: Make) -> None:
+    name = make_instance(start=False)
+    path = f"/1.0/instances/{name}"
+    api.raw("POST", f"{path}/metadata/templates?path=t", b"{{ trigger }} {{ path }} {{ instance.name }}")
+    triggers = ("create", "copy", "rename", "start")
+    templates: dict[str, object] = {
+        f"/deep/{one}/file": {"when": [one], "template": "t", "create_only": one == "start"} for one in triggers
+    }
+    api.call("PATCH", f"{path}/metadata", {"templates": templates})
+
+    def rendered(instance: str) -> dict[str, str]:
+        found = {}
+        for one in triggers:
+            status, _, content = api.raw("GET", f"/1.0/instances/{instance}/files?path=/deep/{one}/file")
+            if status == 200:
+                found[one] = content.decode()
+        return found
+
+    def start_and_stop(instance: str) -> dict[str, str]:
+        api.set_state(instance, "start")
+        api.set_state(instance, "stop", force=True)
+        return rendered(instance)
+
+    assert rendered(name) == {}
+    created = {"create": f"create /deep/create/file {name}", "start": f"start /deep/start/file {name}"}
+    assert start_and_stop(name) == created
+    api.run("POST", "/1.0/instances", {"name": "the-copy", "source": {"type": "copy", "source": name}})
+    try:
+        assert rendered("the-copy") == created
+        assert start_and_stop("the-copy") == {**created, "copy": "copy /deep/copy/file the-copy"}
+        api.run("POST", "/1.0/instances/the-copy", {"name": "renamed"})
+        assert start_and_stop("renamed")["rename"] == "rename /deep/rename/file renamed"
+    finally:
+        for one in ("the-copy", "renamed"):
+            remove_instance(api, one)
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% include '/etc/passwd' %}", "Failed to render template"),
+        ("{{ nonsense( }}", "Failed to render template"),
+        (
+            "{% for a in 'x'|ljust:99999|make_list %}{% for b in 'x'|ljust:99999|make_list %}{% endfor %}{% endfor %}",
+            "too",
+        ),
+    ],
+)
+def test_a_template_that_cannot_be_rendered_fails_the_start_clearly(
+    api: Api, make_instance: Make, template: str, reason: str
+) -> None:
+    name = make_instance(start=False)
+    path = f"/1.0/instances/{name}"
+    api.raw("POST", f"{path}/metadata/templates?path=bad.tpl", template.encode())
+    api.call("PATCH", f"{path}/metadata", {"templates": {"/x": {"when": ["start"], "template": "bad.tpl"}}})
+    with pytest.raises(ApiError, match=reason) as caught:
+        api.set_state(name, "start")
+    assert "bad.tpl" in caught.value.message
+    api.call("DELETE", f"{path}/metadata/templates?path=bad.tpl")
+    with pytest.raises(ApiError, match=r"bad\.tpl"):
+        api.set_state(name, "start")
+    api.call("PUT", f"{path}/metadata", {})
+    api.set_state(name, "start")
