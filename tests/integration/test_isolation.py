@@ -1,6 +1,7 @@
 """A client restricted to some projects gets nothing of the others, by any route, query, event or source."""
 
 import asyncio
+import base64
 import contextlib
 import http.client
 import itertools
@@ -13,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from corral.server.auth import server_certificate
+from corral.server.auth import pem, server_certificate
 from corral.server.rest import openapi, permission
 from corral.server.rest.routes import table
 from harness.api import Api
 from harness.daemon import Daemon
+from harness.waiting import until
 
 MARK = "hidden"
 """In the name of everything that belongs to others."""
@@ -132,12 +134,12 @@ def client(daemon: Daemon, others: dict[str, str], tmp_path_factory: pytest.Temp
     certificate, key = server_certificate.make_key_pair("restricted")
     path = tmp_path_factory.mktemp("restricted") / "client.pem"
     path.write_bytes(certificate + key)
-    pem = certificate.decode().replace("-----BEGIN CERTIFICATE-----", "").replace("-----END CERTIFICATE-----", "")
+    der = base64.b64encode(pem.to_der(certificate.decode())).decode()
     shared = dict.fromkeys(("features.profiles", "features.images"), "false")
     with daemon.api() as api:
         api.call("POST", "/1.0/projects", {"name": "mine"})
         api.call("POST", "/1.0/projects", {"name": "sharing", "config": shared})
-        body = {"type": "client", "certificate": "".join(pem.split()), "restricted": True}
+        body = {"type": "client", "certificate": der, "restricted": True}
         api.call("POST", "/1.0/certificates", {**body, "projects": ["mine", "sharing"]})
         api.call("PATCH", "/1.0", {"config": {"core.https_address": f"127.0.0.1:{port}"}})
         root = {"root": {"type": "disk", "path": "/", "pool": "default"}}
@@ -319,6 +321,57 @@ async def test_events_of_others_are_not_heard(
     assert SECRET not in heard
     assert "config-updated" not in heard
     assert '"type":"logging"' not in heard
+
+
+def _connect(client: Restricted, path: str) -> ssl.SSLSocket:
+    """A websocket of somebody without a certificate."""
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    connection = tls.wrap_socket(socket.create_connection(("127.0.0.1", client.port), 20))
+    connection.sendall(
+        f"GET {path} HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Key: {'A' * 22}==\r\n"
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    assert b" 101 " in connection.recv(4096).split(b"\r\n")[0]
+    return connection
+
+
+def test_a_command_ends_with_the_trust_of_the_one_who_asked(
+    client: Restricted, api: Api, instance: str, tmp_path: Path
+) -> None:
+    certificate, key = server_certificate.make_key_pair("leaving")
+    (tmp_path / "leaving.pem").write_bytes(certificate + key)
+    der = pem.to_der(certificate.decode())
+    api.call(
+        "POST",
+        "/1.0/certificates",
+        {"type": "client", "certificate": base64.b64encode(der).decode(), "name": "leaving"},
+    )
+    leaving = Restricted(client.port, tmp_path / "leaving.pem")
+    body = {"command": ["sleep", "4321"], "wait-for-websocket": True, "interactive": False}
+    started = json.loads(leaving.ask("POST", f"/1.0/instances/{instance}/exec", body)[1])
+    secrets = started["metadata"]["metadata"]["fds"].values()
+    sockets = [_connect(client, f"{started['operation']}/websocket?secret={secret}") for secret in secrets]
+    try:
+        until(lambda: _sleeps(api, instance), "the command runs")
+        api.call("DELETE", f"/1.0/certificates/{pem.fingerprint_of(der)}")
+        for one in sockets:
+            one.settimeout(20)
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                while one.recv(4096):
+                    pass
+        until(lambda: not _sleeps(api, instance), "the command has ended")
+        with contextlib.suppress(ConnectionError, http.client.HTTPException, ssl.SSLError):
+            assert leaving.ask("GET", "/1.0/instances")[0] == 403
+    finally:
+        leaving.close()
+        for one in sockets:
+            one.close()
+
+
+def _sleeps(api: Api, instance: str) -> bool:
+    # The pattern is not what the shell that looks for it has on its own command line.
+    return api.execute(instance, "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -q 'sleep 43[2]1'") == 0
 
 
 def test_all_that_is_listed_over_projects_is_known(others: dict[str, str]) -> None:
