@@ -9,13 +9,16 @@ CLONE_NEWNET = 0x40000000
 
 SCENE = """set -e
 mount --make-rprivate /
-# A sysfs that shows this network namespace, with the host's control groups.
+# A sysfs that shows this network namespace, with the host's control groups and AppArmor.
 mkdir -p /run/corral-scene
 mount -t tmpfs -o mode=700 tmpfs /run/corral-scene
 mkdir /run/corral-scene/sys
 mount --move /sys /run/corral-scene/sys
 mount -t sysfs sysfs /sys
 mount --move /run/corral-scene/sys/fs/cgroup /sys/fs/cgroup
+if mountpoint -q /run/corral-scene/sys/kernel/security; then
+    mount --move /run/corral-scene/sys/kernel/security /sys/kernel/security
+fi
 umount -l /run/corral-scene/sys
 umount /run/corral-scene
 mount -t tmpfs -o mode=755 tmpfs /run
