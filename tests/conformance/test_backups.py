@@ -1,5 +1,6 @@
 """Backups of instances by the unmodified `lxc` client: exported, imported, refused."""
 
+import contextlib
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 
 from harness.api import Api, ApiError
 from harness.client import Client
+from harness.daemon import Daemon
+from harness.waiting import until
 
 
 @pytest.fixture
@@ -67,3 +70,45 @@ def test_what_is_no_backup_is_refused(api: Api, content: bytes) -> None:
     status, _, _ = api.raw("POST", "/1.0/instances", content, {"Content-Type": "application/octet-stream"})
     assert status == 400
     assert len(api.get("/1.0/instances")) == before
+
+
+@pytest.fixture
+def pool(api: Api) -> Iterator[str]:
+    """The default profile's pool, from which the test's volumes are removed."""
+    found: str = api.get("/1.0/profiles/default")["devices"]["root"]["pool"]
+    yield found
+    base = f"/1.0/storage-pools/{found}/volumes/custom"
+    for name in ("kept", "again"):
+        with contextlib.suppress(ApiError):
+            api.call("DELETE", f"{base}/{name}")
+
+
+@pytest.mark.parametrize("flags", [[], ["--optimized-storage"], ["--volume-only", "--compression", "zstd"]])
+def test_a_custom_volume_comes_back(lxc: Client, api: Api, pool: str, tmp_path: Path, flags: list[str]) -> None:
+    archive = tmp_path / "volume.tar"
+    lxc("storage", "volume", "create", pool, "kept", "user.colour=blue")
+    lxc("storage", "volume", "snapshot", pool, "kept", "before")
+    lxc("storage", "volume", "export", pool, "kept", archive, *flags)
+    assert api.get(f"/1.0/storage-pools/{pool}/volumes/custom/kept/backups") == []
+    lxc("storage", "volume", "import", pool, archive, "again")
+    assert lxc("storage", "volume", "get", pool, "again", "user.colour").strip() == "blue"
+    snapshots = api.get(f"/1.0/storage-pools/{pool}/volumes/custom/again/snapshots")
+    assert len(snapshots) == (0 if "--volume-only" in flags else 1)
+    assert "already exists" in lxc.fails("storage", "volume", "import", pool, archive, "again")
+    # An instance's backup is none of a volume, and the reverse.
+    assert lxc.fails("import", archive, "never")
+
+
+def test_backups_of_volumes_expire(daemon: Daemon, api: Api, pool: str) -> None:
+    base = f"/1.0/storage-pools/{pool}/volumes/custom"
+    api.call("POST", base, {"name": "kept"})
+    api.run("POST", f"{base}/kept/backups", {"name": "stays"})
+    api.run("POST", f"{base}/kept/backups", {"name": "goes", "expires_at": "2020-01-01T00:00:00Z"})
+    daemon.stop()
+    daemon.start()
+    with daemon.api() as fresh:
+        until(lambda: fresh.get(f"{base}/kept/backups") == [f"{base}/kept/backups/stays"], "the other has expired")
+        fresh.call("DELETE", f"{base}/kept")
+    assert not (daemon.state_dir / "backups" / "custom" / pool).exists() or not list(
+        (daemon.state_dir / "backups" / "custom" / pool).iterdir()
+    )

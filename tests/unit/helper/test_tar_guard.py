@@ -1,8 +1,10 @@
 """The guard against a corpus of hostile, damaged and odd archives, all made here."""
 
+import contextlib
 import io
 import tarfile
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given
@@ -265,3 +267,62 @@ def test_a_backup_is_judged_whole_and_taken_by_parts() -> None:
 def test_hostile_backups(entry: tuple[tarfile.TarInfo, bytes]) -> None:
     with pytest.raises(Refused):
         judge(archive(entry), "backup")
+
+
+def test_streams_of_a_backup_are_handed_over_and_nothing_else_of_them() -> None:
+    taken: dict[str, io.BytesIO] = {}
+
+    @contextlib.contextmanager
+    def keep(name: str) -> Iterator[BinaryIO]:
+        taken[name] = io.BytesIO()
+        yield taken[name]
+
+    data = archive(
+        entry("backup/index.yaml", b"name: c1"),
+        entry("backup/optimized_header.yaml", b"subvolumes: []"),
+        entry("backup/snapshots/s.bin", b"s" * 700),
+        entry("backup/container.bin", b"c" * 512),
+        entry("backup/container_a.bin", b"a"),
+        entry("backup/volume-snapshots/x.bin/rootfs", b"x"),
+        entry("elsewhere.bin", b"e"),
+    )
+    wanted = {"backup/snapshots/s.bin", "backup/container.bin"}
+    out = io.BytesIO()
+    policy = Policy("backup", LIMITS)
+    receive = TarGuard(io.BytesIO(data), policy, out.write, lambda name: keep(name) if name in wanted else None)
+    contents = receive.run()
+    assert contents.document == b"name: c1"
+    assert contents.header == b"subvolumes: []"
+    assert contents.streams == ["backup/snapshots/s.bin", "backup/container.bin", "backup/container_a.bin"]
+    assert {name: file.getvalue() for name, file in taken.items()} == {
+        "backup/snapshots/s.bin": b"s" * 700,
+        "backup/container.bin": b"c" * 512,
+    }
+    assert names(out.getvalue()) == [
+        "backup/index.yaml",
+        "backup/optimized_header.yaml",
+        "backup/volume-snapshots/x.bin/rootfs",
+    ]
+
+
+def test_a_custom_volume_is_taken_by_parts() -> None:
+    data = archive(
+        entry("backup/index.yaml", b"x"),
+        directory("backup/volume-snapshots/s"),
+        entry("backup/volume-snapshots/s/metadata.yaml", b"old"),
+        directory("backup/volume"),
+        entry("backup/volume/any", b"new"),
+        entry("backup/volume/hard", kind=tarfile.LNKTYPE, link="backup/volume/any"),
+    )
+    _, out = judge(data, "backup", prefix="backup/volume")
+    assert names(out) == ["backup/volume", "backup/volume/any", "backup/volume/hard"]
+    _, out = judge(data, "backup", prefix="backup/volume-snapshots/s")
+    assert names(out) == ["backup/volume-snapshots/s", "backup/volume-snapshots/s/metadata.yaml"]
+    for bad in (
+        entry("backup/volume", kind=tarfile.SYMTYPE, link="/etc"),
+        entry("backup/volume/a", kind=tarfile.LNKTYPE, link="backup/container/rootfs/a"),
+        entry("backup/optimized_header.yaml", kind=tarfile.SYMTYPE, link="/etc/shadow"),
+        device("backup/volume/sda", tarfile.BLKTYPE, 8, 0),
+    ):
+        with pytest.raises(Refused):
+            judge(archive(bad), "backup")

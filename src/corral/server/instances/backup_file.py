@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from corral.errors import CorralError
+from corral.errors import CorralError, NotFound
 from corral.server.backups import archive
 from corral.server.context import Context
 from corral.server.db.database import Tx
@@ -61,6 +61,12 @@ async def write_again(context: Context, instance_id: int) -> None:
     if instance is not None and not instance.pending:
         with contextlib.suppress(OSError, CorralError):
             await write(context, instance)
+
+
+async def write_of(context: Context, volume: Volume) -> None:
+    """Write the file of the instance that a volume belongs to, after the volume changed."""
+    with contextlib.suppress(NotFound):
+        await write(context, await context.db.read(store.get_instance, volume.project, volume.name))
 
 
 async def write_outdated(context: Context) -> None:

@@ -71,6 +71,7 @@ async def update_snapshot(context: Context, instance: Instance, name: str, expir
     """Change when a snapshot expires; None is never."""
     snapshot = await context.db.read(snapshot_store.get_snapshot, instance.id, name)
     await context.db.write(snapshot_store.set_expiry, snapshot.id, expires_at)
+    await backup_file.write(context, instance)
     snapshot_taking.publish(context, instance, name, "updated")
 
 

@@ -14,7 +14,7 @@ from corral.errors import Forbidden, InvalidRequest, NotSupported
 from corral.server.backups import volumes as backups
 from corral.server.backups.index import CUSTOM
 from corral.server.backups.upload import Wanted, receive
-from corral.server.instances import custom_volumes
+from corral.server.instances import backup_file, custom_volumes
 from corral.server.operations.model import Operation
 from corral.server.rest import uploads
 from corral.server.rest.request import Request
@@ -165,6 +165,8 @@ async def update_volume(request: Request, pool: str, type: str, name: str, body:
         if body.config is None:
             return
     await volumes.update(request.context, volume, body.description, body.config or {})
+    if volume.type.is_instance:
+        await backup_file.write_of(request.context, volume)
 
 
 @routes.post("/{type}/{name}")
