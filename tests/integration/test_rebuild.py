@@ -1,9 +1,11 @@
 """Rebuilding instances: the root is new, the rest stays, and whatever goes wrong leaves the old root."""
 
+import contextlib
 import io
 import json
 import os
 import signal
+import sqlite3
 import tarfile
 import threading
 import time
@@ -232,3 +234,32 @@ def test_our_client(api: Api, daemon: Daemon, make_instance: Make, other_image: 
     api.set_state(name, "stop", force=True)
     lxc("rebuild", name, "--empty")
     assert "image.release" not in api.get(f"/1.0/instances/{name}")["config"]
+
+
+@pytest.mark.parametrize("carried", ["the-one", "another", "broken"])
+def test_killed_between_the_exchange_and_its_record(daemon: Daemon, make_instance: Make, carried: str) -> None:
+    with daemon.api() as api:
+        name = make_instance(start=False, description="before")
+        path = f"/1.0/instances/{name}"
+        before = api.get(path)
+        directory = daemon.state_dir / "containers" / name
+        daemon.kill(signal.SIGKILL)
+        with contextlib.closing(sqlite3.connect(daemon.state_dir / "database" / "global" / "db.bin")) as database:
+            database.execute("UPDATE instances SET pending = 'rebuild the-one' WHERE name = ?", (name,))
+            database.commit()
+        change = {
+            "architecture": 2,
+            "description": "after",
+            "ephemeral": False,
+            "config": {**before["config"], "user.new": "1"},
+            "devices": before["devices"],
+            "profiles": before["profiles"],
+        }
+        text = "{" if carried == "broken" else json.dumps({"id": carried, "change": change})
+        (directory / ".rebuilt").write_text(text)
+        daemon.start()
+        found = api.get(path)
+        assert found["description"] == ("after" if carried == "the-one" else "before")
+        assert ("user.new" in found["config"]) == (carried == "the-one")
+        assert leftovers(daemon) == []
+        api.set_state(name, "start")
