@@ -216,6 +216,7 @@ class InstanceSnapshotPost(msgspec.Struct, kw_only=True):
     name: str = ""
     migration: bool = False
     live: bool = False
+    target: InstancePostTarget | None = None
 
 
 class Instance(msgspec.Struct, kw_only=True):

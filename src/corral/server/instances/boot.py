@@ -40,6 +40,7 @@ from corral.server.instances import (
 )
 from corral.server.instances.backup_file import Outdated
 from corral.server.instances.container import runtime
+from corral.server.instances.criu import Criu
 from corral.server.instances.files import FileServers
 from corral.server.instances.guest_events import GuestEvents
 from corral.server.instances.hotplug import Followers
@@ -73,6 +74,7 @@ async def add_parts(context: Context) -> None:
         await in_thread(host_limits.raise_host_limits)
     context.parts.add(await in_thread(_host_ids))
     context.parts.add(Running())
+    context.parts.add(Criu())
     context.parts.add(await Inventory.open(context.db))
     context.parts.add(GuestEvents())
     context.parts.add(Collected())

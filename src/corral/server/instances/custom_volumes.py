@@ -16,30 +16,32 @@ _IN_USE = "Volume is still in use by running instances"
 
 async def rename(context: Context, volume: Volume, name: str) -> Volume:
     """Give a custom volume another name; the devices that attach it follow."""
-    async with _at_rest(context, volume, _IN_USE):
+    async with at_rest(context, volume, _IN_USE):
         return await custom.rename(context, volume, name)
 
 
 async def move(context: Context, volume: Volume, pool: str, project: str, name: str) -> None:
     """Move a custom volume to another pool or project; the devices that attach it follow."""
-    async with _at_rest(context, volume, _IN_USE):
+    async with at_rest(context, volume, _IN_USE):
         await custom_copies.move(context, volume, pool, project, name)
 
 
 async def refresh(context: Context, source: Volume, volume: Volume, *, volume_only: bool = False) -> None:
     """Bring a custom volume up to date with the one that it is a copy of."""
-    async with _at_rest(context, volume, "Cannot refresh custom volume used by running instances"):
+    async with at_rest(context, volume):
         await custom_copies.refresh(context, source, volume, volume_only=volume_only)
 
 
 async def restore(context: Context, volume: Volume, snapshot: str) -> None:
     """Bring a custom volume back to a snapshot."""
-    async with _at_rest(context, volume, "Cannot restore custom volume used by running instances"):
+    async with at_rest(context, volume, "Cannot restore custom volume used by running instances"):
         await custom_snapshots.restore(context, volume, snapshot)
 
 
 @contextlib.asynccontextmanager
-async def _at_rest(context: Context, volume: Volume, refusal: str) -> AsyncIterator[None]:
+async def at_rest(
+    context: Context, volume: Volume, refusal: str = "Cannot refresh custom volume used by running instances"
+) -> AsyncIterator[None]:
     """Hold all instances that attach a volume, in one order; InvalidRequest where one of them runs."""
     users = await context.db.read(_list_users, volume)
     if any(running.find(context, one) is not None for one in users):

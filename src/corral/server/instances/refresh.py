@@ -114,6 +114,13 @@ async def _refresh_contents(
     size = keys.quota_of(create.size_of(root), volume.pool.config, volume.type)
     idmap = source.config.get("volatile.last_state.idmap", "[]")
 
+    record = new_record(context, target, volume, idmap)
+    await copies.refresh_contents(context, origin, volume, size, latest=latest, record=record)
+
+
+def new_record(context: Context, target: Instance, volume: Volume, idmap: str) -> Record:
+    """What the database tells of an exchange of an instance's contents for others, whose files have an idmap."""
+
     async def before(undo: Rollback, directory: Path) -> None:
         await in_thread((directory / _MARK).write_text, json.dumps(idmap))
         await context.db.write(store.mark_pending, target.id, PENDING)
@@ -122,7 +129,7 @@ async def _refresh_contents(
     async def after() -> None:
         await settle(context, target, volume)
 
-    await copies.refresh_contents(context, origin, volume, size, latest=latest, record=Record(before, after))
+    return Record(before, after)
 
 
 async def settle(context: Context, instance: Instance, volume: Volume | None) -> None:

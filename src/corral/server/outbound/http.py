@@ -1,5 +1,6 @@
 """Requests that the daemon makes to other servers: certificates pinned or checked, proxies, deadlines, bounds."""
 
+import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
@@ -8,7 +9,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from corral.errors import InternalError, InvalidRequest, Unavailable
+from corral.errors import CorralError, InternalError, InvalidRequest, Unavailable
 from corral.server.auth import pem
 from corral.server.outbound.proxies import Proxies
 
@@ -16,6 +17,8 @@ CONNECT_TIMEOUT_S = 30.0
 SILENCE_TIMEOUT_S = 60.0
 """How long the other side may say nothing."""
 CHUNK = 1 << 20
+MAX_MESSAGE = 64 << 20
+"""Bytes of one message of a websocket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +63,28 @@ class Outbound:
                 ),
             ) as response:
                 yield response
-        except aiohttp.ServerFingerprintMismatch as error:
-            raise Unavailable(f"{_server(call.url)} shows another certificate than the one that was given") from error
-        except aiohttp.InvalidURL as error:
-            raise InvalidRequest(f"Invalid URL {call.url!r}") from error
         except (aiohttp.ClientError, ssl.SSLError, OSError, TimeoutError) as error:
-            raise Unavailable(f"Failed to reach {_server(call.url)}: {str(error) or 'no answer in time'}") from error
+            raise _explain(call.url, error) from error
+
+    @contextlib.asynccontextmanager
+    async def websocket(self, url: str, certificate: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """Open a websocket at an https URL. Raises as `open` does."""
+        check_url(url)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                socket = await self._open_session().ws_connect(
+                    url,
+                    headers={"User-Agent": self.user_agent},
+                    ssl=_verification(certificate),
+                    proxy=self.proxies.choose(url),
+                    max_msg_size=MAX_MESSAGE,
+                )
+        except (aiohttp.ClientError, ssl.SSLError, OSError, TimeoutError) as error:
+            raise _explain(url, error) from error
+        try:
+            yield socket
+        finally:
+            await socket.close()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -103,6 +122,14 @@ def check_url(url: str) -> None:
         valid = False
     if not valid or any(character <= " " for character in url):
         raise InvalidRequest(f"Invalid URL {url!r}: give one of a server, with http:// or https://")
+
+
+def _explain(url: str, error: Exception) -> CorralError:
+    if isinstance(error, aiohttp.ServerFingerprintMismatch):
+        return Unavailable(f"{_server(url)} shows another certificate than the one that was given")
+    if isinstance(error, aiohttp.InvalidURL):
+        return InvalidRequest(f"Invalid URL {url!r}")
+    return Unavailable(f"Failed to reach {_server(url)}: {str(error) or 'no answer in time'}")
 
 
 def _server(url: str) -> str:

@@ -9,7 +9,12 @@ from corral.api.urls import url
 from corral.errors import InvalidRequest
 from corral.server.events.model import format_time
 from corral.server.instances import render, snapshot, snapshot_taking
+from corral.server.instances.channels import Connections
+from corral.server.instances.model import Instance
+from corral.server.migration import source
+from corral.server.migration.session import Remote
 from corral.server.operations.model import Operation
+from corral.server.rest import migrations
 from corral.server.rest.request import Request
 from corral.server.rest.responses import Listing
 from corral.server.rest.routes.instances import load, look, resources
@@ -76,9 +81,9 @@ async def update_snapshot(request: Request, name: str, snapshot_name: str, body:
 @routes.post("/{snapshot_name}")
 async def rename_snapshot(request: Request, name: str, snapshot_name: str, body: InstanceSnapshotPost) -> Operation:
     """Rename a snapshot."""
-    if body.migration:
-        raise InvalidRequest("A snapshot cannot be migrated to another server by this server yet")
     instance = await load(request, name)
+    if body.migration:
+        return await _send_snapshot(request, instance, snapshot_name, body)
     _check_name(body.name)
     return request.start_on(
         resources(request, name, container=instance.is_container),
@@ -88,6 +93,20 @@ async def rename_snapshot(request: Request, name: str, snapshot_name: str, body:
         snapshot_name,
         body.name,
     )
+
+
+async def _send_snapshot(
+    request: Request, instance: Instance, snapshot_name: str, body: InstanceSnapshotPost
+) -> Operation:
+    _, found = await snapshot.instance_of(request.context, request.project, instance.name)
+    snapshot.find(found, snapshot_name)
+    sending = source.Sending(instance, snapshot_name)
+
+    async def work(link: Connections | Remote) -> None:
+        await source.send_instance(request.context, sending, link)
+
+    remote = migrations.remote_of(body.target) if body.target is not None else None
+    return migrations.start(request, "Migrating snapshot", resources(request, instance.name), work, remote)
 
 
 @routes.delete("/{snapshot_name}")

@@ -5,7 +5,7 @@ from typing import Any
 from corral.api import instances as wire
 from corral.api.instances import InstancePatch, InstancePost, InstancePut, InstancesPost, InstancesPut
 from corral.api.urls import url
-from corral.errors import Forbidden, InvalidRequest, NotFound, NotSupported
+from corral.errors import Forbidden, InvalidRequest, NotFound
 from corral.server.backups.upload import Wanted
 from corral.server.host.threads import in_thread
 from corral.server.instances import (
@@ -24,10 +24,13 @@ from corral.server.instances import (
     store,
     update,
 )
+from corral.server.instances.channels import Connections
 from corral.server.instances.inventory import Inventory
 from corral.server.instances.model import Instance, InstanceType
+from corral.server.migration import sink, source
+from corral.server.migration.session import Remote
 from corral.server.operations.model import Operation
-from corral.server.rest import uploads
+from corral.server.rest import migrations, uploads
 from corral.server.rest.request import Request
 from corral.server.rest.responses import Listing
 from corral.server.rest.routing import Routes
@@ -132,11 +135,27 @@ async def create_instance(request: Request, body: InstancesPost) -> Operation:
         body.config = {**given, **{key: value for key, value in limits.items() if not given.get(key)}}
     if body.source.type == "copy":
         return await _copy_instance(request, body)
+    if body.source.type == "migration":
+        return await _receive_instance(request, body)
     plan = await create.plan_instance(request.context, request.project, body)
     container = plan.new.type is InstanceType.CONTAINER
     return request.start_on(
         resources(request, plan.new.name, container=container), "Creating instance", create.create_instance, plan
     )
+
+
+async def _receive_instance(request: Request, body: InstancesPost) -> Operation:
+    if body.source.live:
+        await source.check_live(request.context)
+    wanted = await sink.plan(request.context, request.project, body)
+    remote = migrations.remote_of(body.source) if body.source.mode == "pull" else None
+
+    async def work(link: Connections | Remote) -> None:
+        await sink.receive_instance(request.context, wanted, link)
+
+    container = wanted.new.type is InstanceType.CONTAINER
+    described = resources(request, wanted.new.name, container=container)
+    return migrations.start(request, "Creating instance", described, work, remote)
 
 
 async def _copy_instance(request: Request, body: InstancesPost) -> Operation:
@@ -198,8 +217,10 @@ async def rename_instance(request: Request, name: str, body: InstancePost) -> Op
     instance = await load(request, name)
     if body.migration and (body.pool or body.project):
         return _move_instance(request, instance, body)
-    if body.migration or request.query.get("target"):
-        raise NotSupported("Instances cannot be moved to another server by this server yet")
+    if request.query.get("target"):
+        raise InvalidRequest("Target only allowed when clustered")
+    if body.migration:
+        return await _send_instance(request, instance, body)
     if not body.name:
         raise InvalidRequest("Missing the new name")
     names.check_name(body.name)
@@ -214,13 +235,25 @@ async def rename_instance(request: Request, name: str, body: InstancePost) -> Op
     )
 
 
+async def _send_instance(request: Request, instance: Instance, body: InstancePost) -> Operation:
+    if body.live and running.find(request.context, instance) is not None:
+        await source.check_live(request.context)
+    alone = body.instance_only or body.container_only
+    sending = source.Sending(instance, "", alone, body.allow_inconsistent)
+
+    async def work(link: Connections | Remote) -> None:
+        await source.send_instance(request.context, sending, link)
+
+    described = resources(request, instance.name, container=instance.is_container)
+    remote = migrations.remote_of(body.target) if body.target is not None else None
+    return migrations.start(request, "Migrating instance", described, work, remote)
+
+
 def _move_instance(request: Request, instance: Instance, body: InstancePost) -> Operation:
     if body.name:
         names.check_name(body.name)
     if body.project and not request.caller.may_see(body.project):
         raise Forbidden("not authorized")
-    if body.target is not None:
-        raise NotSupported("Instances cannot be moved to another server by this server yet")
     alone = body.instance_only or body.container_only
     return request.start_on(
         resources(request, instance.name, container=instance.is_container),

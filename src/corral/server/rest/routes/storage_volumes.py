@@ -15,8 +15,12 @@ from corral.server.backups import volumes as backups
 from corral.server.backups.index import CUSTOM
 from corral.server.backups.upload import Wanted, receive
 from corral.server.instances import backup_file, custom_volumes
+from corral.server.instances.channels import Connections
+from corral.server.migration import volume_sink
+from corral.server.migration.session import Remote
+from corral.server.migration.source import send_volume
 from corral.server.operations.model import Operation
-from corral.server.rest import uploads
+from corral.server.rest import migrations, uploads
 from corral.server.rest.request import Request
 from corral.server.rest.responses import Created, Listing
 from corral.server.rest.routing import Routes
@@ -109,8 +113,10 @@ async def _create(request: Request, pool: str, type: str, body: StorageVolumesPo
         raise InvalidRequest(f"Currently not allowed to create storage volumes of type {quoted(type)}")
     if body.source is not None and body.source.type == "copy":
         return await _copy(request, pool, body, body.source)
+    if body.source is not None and body.source.type == "migration":
+        return await _receive_volume(request, pool, body, body.source)
     if body.source is not None and body.source.type:
-        raise NotSupported("Migrating storage volumes is not supported yet: create an empty one, or copy one")
+        raise InvalidRequest(f"Unknown source type {body.source.type!r}")
     if body.content_type not in ("", ContentType.FILESYSTEM.value):
         if body.content_type != ContentType.BLOCK.value:
             raise InvalidRequest("Invalid volume content type name")
@@ -118,6 +124,24 @@ async def _create(request: Request, pool: str, type: str, body: StorageVolumesPo
     project = await request.db.read(scope.project_of, request.requested_project, VolumeType.CUSTOM)
     await custom.create(request.context, pool, project, body.name, body.config or {}, body.description)
     return None
+
+
+async def _receive_volume(
+    request: Request, pool: str, body: StorageVolumesPost, source: StorageVolumeSource
+) -> Operation:
+    volume_sink.check_content(body.content_type)
+    project = await request.db.read(scope.project_of, request.requested_project, VolumeType.CUSTOM)
+    wanted = volume_sink.VolumeReceiving(
+        pool, project, body.name, body.config or {}, body.description, alone=source.volume_only
+    )
+    wanted = await request.db.read(volume_sink.plan, wanted, source.mode, refresh=source.refresh)
+    remote = migrations.remote_of(source) if source.mode == "pull" else None
+
+    async def work(link: Connections | Remote) -> None:
+        await volume_sink.receive_volume(request.context, wanted, link)
+
+    described = {"storage_volumes": [f"{pool}/volumes/custom/{body.name}"]}
+    return migrations.start(request, "Creating storage volume", described, work, remote)
 
 
 async def _copy(request: Request, pool: str, body: StorageVolumesPost, source: StorageVolumeSource) -> Operation:
@@ -175,8 +199,8 @@ async def rename_volume(
 ) -> Created | Operation:
     """Rename a custom volume, or move it to another pool or project."""
     volume = await _find(request, pool, type, name)
-    if body.migration or body.target is not None:
-        raise NotSupported("Moving storage volumes to another server is not supported yet")
+    if body.migration:
+        return _send_volume(request, volume, body)
     wanted = body.project or request.requested_project
     if not request.caller.may_see(wanted):
         raise Forbidden("not authorized")
@@ -187,6 +211,18 @@ async def rename_volume(
         )
     renamed = await custom_volumes.rename(request.context, volume, body.name)
     return Created(volumes.url_of(renamed))
+
+
+def _send_volume(request: Request, volume: Volume, body: StorageVolumePost) -> Operation:
+    if volume.type is not VolumeType.CUSTOM:
+        raise InvalidRequest("Only custom volumes can be moved: move the instance")
+
+    async def work(link: Connections | Remote) -> None:
+        await send_volume(request.context, volume, link, volume_only=body.volume_only)
+
+    described = {"storage_volumes": [f"{volume.pool.name}/volumes/custom/{volume.name}"]}
+    remote = migrations.remote_of(body.target) if body.target is not None else None
+    return migrations.start(request, "Migrating storage volume", described, work, remote)
 
 
 @routes.delete("/{type}/{name}")
