@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from conftest import remove_instance
+from corral.server.host import btrfs
 from harness.api import Api, ApiError
 from harness.daemon import Daemon
 
@@ -238,6 +239,38 @@ def test_a_restricted_project_takes_no_privileged_snapshot(daemon: Daemon, api: 
                 api.run("DELETE", "/1.0/instances/origin?project=jail")
     finally:
         api.call("DELETE", "/1.0/projects/jail")
+    assert leftovers(daemon) == []
+
+
+def test_subvolumes_in_an_instance_come_back(daemon: Daemon, api: Api, target: str) -> None:
+    api.create("nested", "busybox")
+    try:
+        containers = (daemon.state_dir / "containers" / "nested").resolve().parent
+        root = containers / "nested" / "rootfs"
+        for path in (root / "a-b", root / "a-b" / "inner", root / "late"):
+            if path.name == "late":
+                api.run("POST", "/1.0/instances/nested/snapshots", {"name": "before"})
+                (root / "a-b" / "inner" / "file").write_text("new")
+            btrfs.create_subvolume(path)
+            (path / "file").write_text("old")
+        (root / "a-b" / "inner" / "file").write_text("new")
+        btrfs.set_read_only(root / "late", True)
+        api.run("POST", "/1.0/instances/nested/backups", {"name": "b", "optimized_storage": True})
+        content = api.raw("GET", "/1.0/instances/nested/backups/b/export")[2]
+        assert not btrfs.is_read_only(root / "a-b")
+    finally:
+        remove_instance(api, "nested")
+    status, _, body = api.raw("POST", "/1.0/instances", content, {**UPLOAD, "X-LXD-name": target})
+    assert status == 202
+    api.wait(_operation(body))
+    volume, kept = containers / target, containers.with_name("containers-snapshots") / target / "before"
+    assert btrfs.list_nested(volume) == ["rootfs/a-b", "rootfs/a-b/inner", "rootfs/late"]
+    assert btrfs.list_nested(kept) == ["rootfs/a-b", "rootfs/a-b/inner"]
+    assert (volume / "rootfs" / "a-b" / "inner" / "file").read_text() == "new"
+    assert (kept / "rootfs" / "a-b" / "inner" / "file").read_text() == "old"
+    flags = [btrfs.is_read_only(path) for path in (volume, volume / "rootfs" / "late", volume / "rootfs" / "a-b", kept)]
+    assert flags == [False, True, False, True]
+    api.set_state(target, "start")
     assert leftovers(daemon) == []
 
 

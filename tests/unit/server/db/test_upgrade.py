@@ -164,3 +164,26 @@ async def test_statements_and_dump(tmp_path: Path) -> None:
     assert empty.execute("SELECT count(*) FROM schema").fetchone() == (0,)
     empty.close()
     await database.close()
+
+
+async def test_a_pool_that_is_deleted_takes_its_volumes_along(tmp_path: Path) -> None:
+    database = await opened(tmp_path)
+
+    def make(tx: Tx) -> None:
+        tx.execute("INSERT INTO storage_pools (id, name, driver, description, state) VALUES (7, 'p', 'dir', '', 1)")
+        tx.execute(
+            "INSERT INTO storage_volumes (id, name, storage_pool_id, node_id, type, description, project_id,"
+            " content_type, creation_date, pending) VALUES (9, 'v', 7, 1, 2, '', 1, 0, '', '')"
+        )
+        tx.execute("INSERT INTO storage_volumes_backups (storage_volume_id, name, creation_date) VALUES (9, 'b', '')")
+
+    await database.write(make)
+
+    def count(tx: Tx) -> int:
+        volumes, backups = (tx.rows(f"SELECT * FROM storage_volumes{end}") for end in ("", "_backups"))
+        return len(volumes) + len(backups)
+
+    assert await database.read(count) == 2
+    await database.write(lambda tx: tx.execute("DELETE FROM storage_pools WHERE id = 7"))
+    assert await database.read(count) == 0
+    await database.close()
