@@ -29,6 +29,7 @@ def test_the_daemon_starts_without_a_sub_command(argv: list[str]) -> None:
 @pytest.mark.parametrize(
     ("argv", "error"),
     [
+        (["import", "x"], 'Command has been replaced with "lxd recover"'),
         (["bogus"], 'unknown command "bogus" for "lxd"'),
         (["launch", "x"], 'unknown command "launch" for "lxd"\n\nThat is a command of the client: lxc launch'),
         (["--bogus"], "unknown flag: --bogus"),
@@ -93,6 +94,13 @@ def test_what_init_cannot_do_and_answers_that_end(monkeypatch: pytest.MonkeyPatc
         interview(monkeypatch, "no", "no", "yes")
     with pytest.raises(CorralError, match="input ended"):
         interview(monkeypatch, "no", "no")
+
+
+def test_manual_pages(tmp_path: Path) -> None:
+    assert main(["lxd", "manpage", str(tmp_path)]) == 0
+    page = (tmp_path / "lxd-init.1").read_text()
+    assert "lxd init \\-\\-auto" in page
+    assert "{daemon}" not in page
 
 
 def test_version(capfd: pytest.CaptureFixture[str]) -> None:

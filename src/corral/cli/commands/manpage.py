@@ -10,26 +10,29 @@ from corral.errors import CorralError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from corral.cli.command import Flag
 
 
 def run(invocation: Invocation) -> int:
-    """Write the pages into a directory."""
+    """Write the client's pages into a directory."""
     from corral.cli.main import ROOT_FLAGS, load_root, named
 
     product = invocation.session.product
-    directory = invocation.args[0]
+    write_pages(invocation.args[0], load_root(product), ROOT_FLAGS, lambda text: named(product, text))
+    return 0
+
+
+def write_pages(directory: str, root: Command, flags: Sequence[Flag], named: Callable[[str], str]) -> None:
+    """Write the pages of a program's commands into a directory; `named` puts the product's names into a text."""
     try:
-        for chain in _walk([load_root(product)]):
-            name = "-".join(command.name.replace(".", "_") for command in chain)
-            page = named(product, render_page(chain, ROOT_FLAGS))
+        for chain in _walk([root]):
+            name = "-".join(command.name for command in chain)
             with open(os.path.join(directory, f"{name}.1"), "w", encoding="utf-8") as file:
-                file.write(page)
+                file.write(named(render_page(chain, flags)))
     except FileNotFoundError:
         raise CorralError(f"The directory {directory} does not exist: create it first") from None
-    return 0
 
 
 def _walk(chain: list[Command]) -> Iterator[list[Command]]:

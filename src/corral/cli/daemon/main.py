@@ -59,6 +59,21 @@ def _recover(invocation: Invocation) -> int:
     return run(invocation)
 
 
+def _import(invocation: Invocation) -> int:
+    name = _name(invocation.session.product)
+    raise CorralError(f'Command has been replaced with "{name} recover"')
+
+
+def _manpage(invocation: Invocation) -> int:
+    from corral.cli.commands.manpage import write_pages
+
+    product = invocation.session.product
+    write_pages(
+        invocation.args[0], _root(product), (*_GLOBAL_FLAGS, *_DAEMON_FLAGS), lambda text: _named(product, text)
+    )
+    return 0
+
+
 def _sql(invocation: Invocation) -> int:
     from corral.cli.daemon.sql import run
 
@@ -82,6 +97,7 @@ _COMMANDS = (
 The daemon is started through its socket if it is to listen on the network, or if an instance is to run or a snapshot
 to be made by schedule. What its database says decides; the daemon need not run for that.""",
     ),
+    Command("import", "Command has been replaced by recover", _import, count=(0, 100), hidden=True),
     Command(
         "init",
         "Configure the daemon",
@@ -114,6 +130,7 @@ Without flags it asks how.""",
             text("trust-password", "Password required to add new clients"),
         ),
     ),
+    Command("manpage <target>", "Generate manpages for all commands", _manpage, count=(1, 1), hidden=True),
     Command(
         "recover",
         "Recover missing instances and volumes from existing and unknown storage pools",
@@ -174,17 +191,22 @@ def _name(product: Product) -> str:
     return product.name if product.client == "lxc" else f"{product.name}d"
 
 
-def _run(product: Product, argv: list[str]) -> int | None:
-    name = _name(product)
-    root = Command(name, f"The {product.title} daemon", flags=_DAEMON_FLAGS, commands=_COMMANDS)
+def _root(product: Product) -> Command:
+    root = Command(_name(product), f"The {product.title} daemon", flags=_DAEMON_FLAGS, commands=_COMMANDS)
     root.long = f"""The {product.title} daemon
 
 It is started by the init system and used through a tool like `{product.client}`. Its sub-commands talk to the local
 daemon about what the API does not offer."""
+    return root
+
+
+def _run(product: Product, argv: list[str]) -> int | None:
+    name = _name(product)
+    root = _root(product)
     chain, rest = take_words(root, argv[1:], (*_GLOBAL_FLAGS, *_DAEMON_FLAGS))
     values, args = parse_flags(rest, (*chain[-1].flags, *_GLOBAL_FLAGS))
     if values["help"]:
-        _print_help(name, product, chain)
+        _print_help(product, chain)
         return 0
     if len(chain) == 1:
         return _start_or_refuse(product, name, bool(values["version"]), args)
@@ -215,9 +237,12 @@ def _start_or_refuse(product: Product, name: str, wants_version: bool, args: lis
     raise UsageError(f'unknown command "{args[0]}" for "{name}"{hint}')
 
 
-def _print_help(name: str, product: Product, chain: list[Command]) -> None:
+def _print_help(product: Product, chain: list[Command]) -> None:
     from corral.cli.help import render_help
 
     flags = (*_GLOBAL_FLAGS, *(_DAEMON_FLAGS if len(chain) == 1 else ()))
-    text_of_help = render_help(chain, flags)
-    output.write(text_of_help.replace("{daemon}", name).replace("{title}", product.title))
+    output.write(_named(product, render_help(chain, flags)))
+
+
+def _named(product: Product, text_: str) -> str:
+    return text_.replace("{daemon}", _name(product)).replace("{title}", product.title)
