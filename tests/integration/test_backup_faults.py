@@ -2,10 +2,12 @@
 
 import io
 import os
+import struct
 import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -202,6 +204,76 @@ def test_damaged_streams(daemon: Daemon, api: Api, origin: str, damage: str) -> 
         return
     assert status == 202
     with pytest.raises(ApiError, match=r"refused|Invalid"):
+        api.wait(_operation(body))
+    assert api.get("/1.0/instances") == ["/1.0/instances/origin"]
+    assert leftovers(daemon) == []
+
+
+def send_stream(*commands: tuple[int, dict[int, bytes]]) -> bytes:
+    """A stream as `btrfs send` writes it (Documentation/dev/dev-send-stream), of commands and their attributes."""
+    data = b"btrfs-stream\0" + struct.pack("<I", 1)
+    for command, attributes in commands:
+        body = b"".join(struct.pack("<HH", kind, len(value)) + value for kind, value in attributes.items())
+        checksum = crc32c(struct.pack("<IHI", len(body), command, 0) + body)
+        data += struct.pack("<IHI", len(body), command, checksum) + body
+    return data
+
+
+def crc32c(data: bytes) -> int:
+    """The checksum of a command: without the usual inversions."""
+    value = 0
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value
+
+
+SUBVOL, MKFILE, SYMLINK, WRITE, END = 1, 3, 8, 15, 21
+UUID, TRANSACTION, INODE, PATH, PATH_LINK, OFFSET, DATA = 1, 2, 3, 15, 17, 18, 19
+
+
+@pytest.mark.parametrize("way", ["absolute", "relative", "dotted"])
+def test_a_stream_writes_nowhere_else(daemon: Daemon, api: Api, origin: str, tmp_path: Path, way: str) -> None:
+    victim = daemon.state_dir / "victim"
+    victim.write_text("untouched")
+    other = (daemon.state_dir / "containers" / "origin").resolve() / "rootfs"
+    content = backup(api, optimized_storage=True, instance_only=True)
+    number = struct.pack("<Q", 257)
+    link = {"absolute": str(victim.parent), "relative": "../" * 12 + str(victim.parent)[1:], "dotted": "."}[way]
+    path = {"dotted": "../../../../victim"}.get(way, "out/victim").encode()
+    stream = send_stream(
+        (SUBVOL, {PATH: b"evil", UUID: os.urandom(16), TRANSACTION: number}),
+        (SYMLINK, {PATH: b"out", INODE: number, PATH_LINK: link.encode()}),
+        (WRITE, {PATH: path, OFFSET: struct.pack("<Q", 0), DATA: b"overwritten"}),
+        (MKFILE, {PATH: b"out/origin/rootfs/planted", INODE: number}),
+        (END, {}),
+    )
+    bad = changed(content, "backup/container.bin", stream)
+    status, _, body = api.raw("POST", "/1.0/instances", bad, {**UPLOAD, "X-LXD-name": "target"})
+    assert status == 202
+    with pytest.raises(ApiError, match=r"a stream cannot be received|Invalid"):
+        api.wait(_operation(body))
+    assert victim.read_text() == "untouched"
+    assert not (other / "planted").exists()
+    assert api.get("/1.0/instances") == ["/1.0/instances/origin"]
+    assert leftovers(daemon) == []
+    victim.unlink()
+
+
+def test_a_stream_without_a_root_file_system(daemon: Daemon, api: Api, origin: str) -> None:
+    """It is whole, and what is received is refused all the same: a link to the host's root is no container's."""
+    content = backup(api, optimized_storage=True, instance_only=True)
+    number = struct.pack("<Q", 257)
+    stream = send_stream(
+        (SUBVOL, {PATH: b"evil", UUID: os.urandom(16), TRANSACTION: number}),
+        (SYMLINK, {PATH: b"rootfs", INODE: number, PATH_LINK: b"/"}),
+        (END, {}),
+    )
+    bad = changed(content, "backup/container.bin", stream)
+    status, _, body = api.raw("POST", "/1.0/instances", bad, {**UPLOAD, "X-LXD-name": "target"})
+    assert status == 202
+    with pytest.raises(ApiError, match="rootfs is not what it should be"):
         api.wait(_operation(body))
     assert api.get("/1.0/instances") == ["/1.0/instances/origin"]
     assert leftovers(daemon) == []
