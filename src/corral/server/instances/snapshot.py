@@ -12,6 +12,7 @@ from corral.server.instances import (
     attach,
     backup_file,
     busy,
+    criu,
     expand,
     files,
     identities,
@@ -78,7 +79,7 @@ async def update_snapshot(context: Context, instance: Instance, name: str, expir
 async def restore_instance(context: Context, project: str, name: str, wanted: str, *, stateful: bool = False) -> None:
     """Bring an instance, its files and its configuration, back to a snapshot; a running one is stopped meanwhile."""
     if stateful:
-        raise NotSupported(snapshot_taking.NO_STATE)
+        raise NotSupported(f"Stateful snapshots require CRIU: {await criu.why_not(context)}")
     instance = await context.parts[Inventory].get(project, name)
     async with busy.claim(context, instance.id, "restore"):
         instance, snapshot = await context.db.read(_with_snapshot, instance.id, wanted.rpartition("/")[2])

@@ -7,15 +7,13 @@ from corral.errors import Forbidden, NotSupported
 from corral.server.context import Context
 from corral.server.events.model import Lifecycle, format_time, utc_now
 from corral.server.host.threads import in_thread
-from corral.server.instances import backup_file, busy, root_volume, snapshot_store, stillness, store
+from corral.server.instances import backup_file, busy, criu, root_volume, snapshot_store, stillness, store
 from corral.server.instances.model import Instance
 from corral.server.instances.snapshot_store import NewSnapshot
 from corral.server.rollback import Rollback
 from corral.server.snapshots import naming, schedule
 from corral.server.storage import snapshots as volume_snapshots
 from corral.server.storage import volumes
-
-NO_STATE = "Stateful snapshots require CRIU, which is not available on this server"
 
 
 async def plan_snapshot(context: Context, instance: Instance) -> NewSnapshot:
@@ -45,7 +43,7 @@ async def create_snapshot(context: Context, instance: Instance, new: NewSnapshot
 async def take(context: Context, instance: Instance, new: NewSnapshot) -> None:
     """Take a snapshot of an instance that the caller has claimed."""
     if new.stateful:
-        raise NotSupported(NO_STATE)
+        raise NotSupported(f"Stateful snapshots require CRIU: {await criu.why_not(context)}")
     volume = await root_volume.get(context, instance)
     await backup_file.write(context, instance, volume)
     async with Rollback() as undo:

@@ -9,7 +9,7 @@ from corral.errors import Conflict, InternalError, InvalidRequest, NotSupported
 from corral.server.context import Context
 from corral.server.host import pidfd, processes
 from corral.server.host.threads import in_thread
-from corral.server.instances import busy, exits, running, start, store
+from corral.server.instances import busy, criu, exits, running, start, store
 from corral.server.instances.container.runtime import KILL_TIMEOUT_S
 from corral.server.instances.keys import parse_raw_lxc
 from corral.server.instances.model import Instance
@@ -34,7 +34,7 @@ async def stop_instance(
 ) -> None:
     """Stop a running instance: ask its init and wait (a negative timeout waits for ever), or kill it."""
     if stateful:
-        raise NotSupported("Stateful stop requires CRIU, which is not available on this server")
+        raise NotSupported(f"Stateful stop requires CRIU: {await criu.why_not(context)}")
     instance = await context.db.read(store.get_instance, project, name)
     container = running.find(context, instance)
     if container is None and busy.holder(context, instance.id) is None:

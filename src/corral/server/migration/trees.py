@@ -43,7 +43,7 @@ def options(features: frozenset[int]) -> list[str]:
     if wire.COMPRESS in features:
         found += ["--compress", "--compress-level=2"]
     if wire.LINKS_AND_ACLS in features:
-        found += ["--hard-links", "--acls"]
+        found += ["--checksum", "--hard-links", "--acls"]
     return found
 
 
@@ -57,7 +57,9 @@ async def send(
 
 async def receive(channel: Channel, directory: Path, features: frozenset[int]) -> None:
     """Make a directory's contents what the other side sends."""
-    await _run(channel, "receive", directory, [*_RECEIVER, *options(features)], lenient=True)
+    # Files of one size and second may differ: they are compared by their contents, whatever the source does.
+    thorough = [] if wire.LINKS_AND_ACLS in features else ["--ignore-times"]
+    await _run(channel, "receive", directory, [*_RECEIVER, *thorough, *options(features)], lenient=True)
 
 
 async def _run(channel: Channel, direction: str, path: Path, words: Sequence[str], *, lenient: bool) -> None:

@@ -78,7 +78,7 @@ def test_features_are_those_of_both_sides() -> None:
     assert trees.common(ours, theirs) == theirs
     assert trees.common(ours, None) == trees.common(ours, frozenset({wire.XATTRS})) == {1, 2, 3}
     assert trees.options(frozenset({wire.DELETE})) == ["--delete"]
-    assert trees.options(ours)[-2:] == ["--hard-links", "--acls"]
+    assert trees.options(ours)[-3:] == ["--checksum", "--hard-links", "--acls"]
 
 
 def test_times_and_maps() -> None:

@@ -1,0 +1,143 @@
+"""Instances and custom volumes go from one server to another, whole or not at all."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from conftest import remove_instance
+from harness.api import Api, ApiError
+from harness.daemon import Daemon
+
+SOURCE = "https://127.0.0.1:8543"
+TARGET = "https://127.0.0.1:8544"
+
+
+@pytest.fixture(scope="module")
+def other(daemon: Daemon, make_daemon: Callable[[], Daemon]) -> Daemon:
+    """A second server, with a pool of the driver dir; both listen on the network."""
+    other = make_daemon()
+    other.start()
+    with other.api() as api:
+        api.call("POST", "/1.0/storage-pools", {"name": "default", "driver": "dir"})
+        devices = {"root": {"type": "disk", "path": "/", "pool": "default"}}
+        api.call("PUT", "/1.0/profiles/default", {"config": {}, "description": "", "devices": devices})
+        api.call("PATCH", "/1.0", {"config": {"core.https_address": TARGET.removeprefix("https://")}})
+    with daemon.api() as api:
+        api.call("PATCH", "/1.0", {"config": {"core.https_address": SOURCE.removeprefix("https://")}})
+    return other
+
+
+@pytest.fixture
+def far(other: Daemon) -> Iterator[Api]:
+    """A connection to the second server; afterwards it is empty."""
+    with other.api() as api:
+        yield api
+        for instance in api.get("/1.0/instances"):
+            remove_instance(api, instance.rpartition("/")[2])
+        for volume in api.get("/1.0/storage-pools/default/volumes/custom?recursion=1"):
+            if "/" not in volume["name"]:
+                api.call("DELETE", f"/1.0/storage-pools/default/volumes/custom/{volume['name']}")
+
+
+def pull(api: Api, far: Api, path: str, collection: str, body: dict[str, Any], **more: object) -> None:
+    """Have the second server fetch what is at a path of the first one."""
+    sending = api.call("POST", path, {"migration": True, "name": "x", **more})
+    source = {
+        "type": "migration",
+        "mode": "pull",
+        "operation": f"{SOURCE}{sending['operation']}",
+        "certificate": api.get("/1.0")["environment"]["certificate"],
+        "secrets": sending["metadata"]["metadata"],
+        **more,
+    }
+    far.run("POST", collection, {**body, "source": source})
+    api.wait(sending["operation"])
+
+
+def mark(daemon: Daemon, name: str, text: str) -> None:
+    (daemon.state_dir / "containers" / name / "rootfs" / "mark").write_text(text)
+
+
+def read(daemon: Daemon, name: str) -> str:
+    return (daemon.state_dir / "containers" / name / "rootfs" / "mark").read_text()
+
+
+def test_an_instance_with_snapshots_and_a_refresh(
+    daemon: Daemon, other: Daemon, api: Api, far: Api, make_instance: Callable[..., str]
+) -> None:
+    name = make_instance(start=False, devices={"eth0": {"type": "none"}})
+    mark(daemon, name, "old")
+    api.run("POST", f"/1.0/instances/{name}/snapshots", {"name": "s0"})
+    mark(daemon, name, "new")
+    body: dict[str, Any] = {"name": "far", "devices": {"eth0": {"type": "none"}}}
+    pull(api, far, f"/1.0/instances/{name}", "/1.0/instances", body)
+    assert read(other, "far") == "new"
+    mark(daemon, name, "newest")
+    api.run("POST", f"/1.0/instances/{name}/snapshots", {"name": "s1"})
+    pull(api, far, f"/1.0/instances/{name}", "/1.0/instances", body, refresh=True)
+    assert read(other, "far") == "newest"
+    assert [one["name"] for one in far.get("/1.0/instances/far/snapshots?recursion=1")] == ["s0", "s1"]
+    far.set_state("far", "start")
+    assert far.execute("far", "true") == 0
+    far.set_state("far", "stop", force=True)
+    far.run("PUT", "/1.0/instances/far", {"restore": "s0"})
+    assert read(other, "far") == "old"
+
+
+def test_a_running_instance_is_pushed(
+    daemon: Daemon, other: Daemon, api: Api, far: Api, make_instance: Callable[..., str]
+) -> None:
+    name = make_instance()
+    mark(daemon, name, "runs")
+    source = {"type": "migration", "mode": "push"}
+    body = {"name": "far", "source": source, "devices": {"eth0": {"type": "none"}}}
+    receiving = far.call("POST", "/1.0/instances", body)
+    target = {
+        "operation": f"{TARGET}{receiving['operation']}",
+        "certificate": far.get("/1.0")["environment"]["certificate"],
+        "secrets": receiving["metadata"]["metadata"],
+    }
+    api.run("POST", f"/1.0/instances/{name}", {"migration": True, "target": target})
+    far.wait(receiving["operation"])
+    assert read(other, "far") == "runs"
+    assert api.get(f"/1.0/instances/{name}")["status"] == "Running"
+    with pytest.raises(ApiError, match="CRIU"):
+        api.call("POST", f"/1.0/instances/{name}", {"migration": True, "live": True})
+
+
+def test_a_custom_volume(daemon: Daemon, other: Daemon, api: Api, far: Api) -> None:
+    base = "/1.0/storage-pools/default/volumes/custom"
+    api.call("POST", base, {"name": "v", "config": {"user.a": "b"}})
+    file = daemon.state_dir / "storage-pools" / "default" / "custom" / "default_v" / "mark"
+    file.write_text("old")
+    api.run("POST", f"{base}/v/snapshots", {"name": "s0"})
+    file.write_text("new")
+    pull(api, far, f"{base}/v", base, {"name": "w", "type": "custom", "config": {"user.a": "b"}})
+    directory = other.state_dir / "storage-pools" / "default"
+    assert (directory / "custom" / "default_w" / "mark").read_text() == "new"
+    assert (directory / "custom-snapshots" / "default_w" / "s0" / "mark").read_text() == "old"
+    assert far.get(f"{base}/w")["config"] == {"user.a": "b"}
+    api.call("DELETE", f"{base}/v")
+
+
+def test_a_source_that_dies_leaves_nothing(
+    daemon: Daemon, other: Daemon, api: Api, far: Api, make_instance: Callable[..., str]
+) -> None:
+    name = make_instance(start=False)
+    (daemon.state_dir / "containers" / name / "rootfs" / "bulk").write_bytes(b"x" * (64 << 20))
+    sending = api.call("POST", f"/1.0/instances/{name}", {"migration": True})
+    source = {
+        "type": "migration",
+        "mode": "pull",
+        "operation": f"{SOURCE}{sending['operation']}",
+        "certificate": api.get("/1.0")["environment"]["certificate"],
+        "secrets": sending["metadata"]["metadata"],
+    }
+    receiving = far.start("POST", "/1.0/instances", {"name": "far", "source": source})
+    daemon.kill()
+    with pytest.raises(ApiError):
+        far.wait(receiving)
+    daemon.start()
+    assert far.get("/1.0/instances") == []
+    assert list((other.state_dir / "storage-pools" / "default" / "containers").iterdir()) == []
