@@ -16,10 +16,8 @@ IN_THE_GUEST = bool(os.environ.get("CORRAL_TEST_GUEST"))
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """They change the machine: nowhere else may they run."""
     for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.guest)
-            if not IN_THE_GUEST:
-                item.add_marker(pytest.mark.skip(reason="runs in a machine of its own: scripts/test-guest"))
+        if Path(__file__).parent in item.path.parents and not IN_THE_GUEST:
+            item.add_marker(pytest.mark.skip(reason="runs in a machine of its own: scripts/test-guest"))
 
 
 @pytest.fixture(scope="session")

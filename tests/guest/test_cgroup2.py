@@ -143,6 +143,13 @@ AllowIsolate=yes
 """
 
 
+UNUSED_UNITS = (
+    *("systemd-logind.service", "systemd-udevd.service", "systemd-udev-trigger.service", "systemd-timesyncd.service"),
+    *("systemd-networkd.service", "apparmor.service", "lxcfs.service", "nftables.service", "timers.target"),
+    "systemd-binfmt.service",
+)
+
+
 @pytest.fixture
 def systemd_image(daemon: Daemon, api: Api, tmp_path: Path) -> Iterator[str]:
     """An image with an init of systemd, whose /usr is the machine's own."""
@@ -154,8 +161,9 @@ def systemd_image(daemon: Daemon, api: Api, tmp_path: Path) -> Iterator[str]:
     for name in ("passwd", "group", "os-release", "nsswitch.conf", "ld.so.cache"):
         (root / "etc" / name).write_bytes(Path("/etc", name).read_bytes())
     (root / "etc/systemd/system/default.target").write_text(UNITS)
-    for name in ("systemd-logind", "systemd-udevd", "systemd-timesyncd", "apparmor", "lxcfs"):
-        (root / f"etc/systemd/system/{name}.service").symlink_to("/dev/null")
+    (root / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    for name in UNUSED_UNITS:
+        (root / f"etc/systemd/system/{name}").symlink_to("/dev/null")
     (tmp_path / "metadata.yaml").write_text(images.metadata("Debian", "12", "systemd").partition("templates:")[0])
     file = tmp_path / "systemd.tar"
     subprocess.run(["tar", "-C", tmp_path, "-cf", file, "metadata.yaml", "rootfs"], check=True)

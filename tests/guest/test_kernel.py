@@ -110,7 +110,8 @@ def test_sizes_in_a_pool_of_directories(api: Api, lxc: Client, make_instance: Ma
 
 
 def test_an_ipvlan_interface(lxc: Client, make_instance: Make, parent: str) -> None:
-    name = make_instance(start=False)
+    root = {"type": "disk", "pool": "default", "path": "/"}
+    name = make_instance(start=False, profiles=[], devices={"root": root})
     words = ("nic", "nictype=ipvlan", f"parent={parent}", "name=eth9", "ipv4.address=192.0.2.50")
     lxc("config", "device", "add", name, "eth9", *words)
     Path(f"/proc/sys/net/ipv4/conf/{parent}/forwarding").write_text("0")

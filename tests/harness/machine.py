@@ -245,8 +245,8 @@ def _guest(*, keep: bool) -> Iterator[Guest]:
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="scripts/test-guest",
-        description="Run the tests marked `guest` in a virtual machine with Debian 12's kernel, control groups 2 and "
-        "systemd. Other arguments are pytest's, instead of `-m guest`.",
+        description="Run tests/guest in a virtual machine with Debian 12's kernel, control groups 2 and systemd. "
+        "Other arguments are pytest's, instead of tests/guest.",
         allow_abbrev=False,
     )
     parser.add_argument("--keep", action="store_true", help="leave the guest running: the next runs use it")
@@ -273,7 +273,7 @@ def main() -> int:
         return kept.run(chosen.run, RUN_TIMEOUT_S, port=PORTS[1], output=sys.stdout.buffer)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with _guest(keep=chosen.keep) as guest:
-        return run_tests(guest, arguments or ["-m", "guest"], chosen.junit, chosen.timeout)
+        return run_tests(guest, arguments or ["tests/guest"], chosen.junit, chosen.timeout)
 
 
 if __name__ == "__main__":
