@@ -121,8 +121,11 @@ def test_an_ipvlan_interface(lxc: Client, make_instance: Make, parent: str) -> N
     assert "192.0.2.50/32" in run(lxc, name, "ip", "-4", "addr", "show", "eth9")
     assert "default dev eth9" in run(lxc, name, "ip", "-4", "route")
     assert "192.0.2.50" in ip("neigh", "show", "proxy", "dev", parent)
+    lxc("restart", "--force", name)
+    assert "192.0.2.50/32" in run(lxc, name, "ip", "-4", "addr", "show", "eth9")
     lxc("stop", "--force", name)
     until(lambda: "192.0.2.50" not in ip("neigh", "show", "proxy", "dev", parent), "the address is given up")
+    assert "192.0.2.50" not in ip("-4", "route", "show", "dev", "lo")
 
 
 def test_vlans_of_a_bridge_are_apart(lxc: Client, make_instance: Make) -> None:

@@ -201,6 +201,13 @@ def test_addresses_of_ipvlan_nics() -> None:
     assert ("ipv4.gateway", "dev") in ipvlan.settings({"ipv4.address": "192.0.2.1"}, "eth0", "eth1")
 
 
+def test_what_the_host_answers_for_with_ipvlan_nics() -> None:
+    addresses = {"ipv4.address": "192.0.2.1, 192.0.2.2/32", "ipv6.address": "2001:db8::1"}
+    expected = [("-4", "192.0.2.1", 32), ("-4", "192.0.2.2", 32), ("-6", "2001:db8::1", 128)]
+    assert ipvlan.announced(addresses) == expected
+    assert ipvlan.announced(addresses | {"mode": "l2"}) == []
+
+
 @pytest.mark.parametrize(
     ("config", "reason"),
     [

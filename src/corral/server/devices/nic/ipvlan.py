@@ -1,5 +1,6 @@
 """NICs that share the MAC address of an interface of the host and have IP addresses of their own (ipvlan)."""
 
+import contextlib
 import ipaddress
 from collections.abc import Mapping
 from functools import partial
@@ -105,17 +106,45 @@ class IpvlanNic:
         return Attachment(
             nic=Nic(settings(config, link, veth.name_of(device))),
             volatile={parents.CREATED: str(created).lower()} if config.get("vlan") else {},
-            release=partial(parents.release, device, config, created=created),
+            release=partial(_release, device, config, link, created),
         )
 
     async def update(self, device: DeviceContext, old: Mapping[str, str]) -> None:
         return
 
     async def detach(self, device: DeviceContext) -> None:
+        link = vlans.interface_of(device.config["parent"], device.config.get("vlan", ""))
+        await _withdraw(link, device.config)
         await parents.release(device, device.config)
 
     async def remove(self, device: DeviceContext) -> None:
         return
+
+
+async def _release(device: DeviceContext, config: Mapping[str, str], link: str, created: bool) -> None:
+    await _withdraw(link, config)
+    await parents.release(device, config, created=created)
+
+
+def announced(config: Mapping[str, str]) -> list[tuple[str, str, int]]:
+    """What the host answers for in the mode l3s: flag of ip(8), address and prefix."""
+    if config.get("mode") == "l2":
+        return []
+    return [
+        (f"-{version}", one.strip().partition("/")[0], single)
+        for family, version, single, _ in _FAMILIES
+        for one in config.get(f"{family}.address", "").split(",")
+        if one.strip()
+    ]
+
+
+async def _withdraw(link: str, config: Mapping[str, str]) -> None:
+    """Take back what liblxc told the host of the addresses: it leaves that, and the next start would fail by it."""
+    for flag, address, prefix in announced(config):
+        with contextlib.suppress(CommandFailed):
+            await command.run(["ip", flag, "route", "delete", f"{address}/{prefix}", "dev", "lo"])
+        with contextlib.suppress(CommandFailed):
+            await command.run(["ip", flag, "neigh", "delete", "proxy", address, "dev", link])
 
 
 async def _check_kernel(name: str, link: str) -> None:
