@@ -431,3 +431,20 @@ def test_the_generation_is_new_once_an_instance_goes_back(api: Api, make_instanc
     api.run("PUT", f"/1.0/instances/{name}", {"restore": "s"})
     assert identities()[0] == identity
     assert identities()[1] != generation
+
+
+def test_what_snapshots_take(api: Api, make_instance: Callable[..., str]) -> None:
+    root = {"type": "disk", "path": "/", "pool": "default", "size": "1GiB"}
+    name = make_instance(devices={"root": root})
+    path = f"/1.0/instances/{name}"
+    assert api.execute(name, "sh", "-c", "head -c 3000000 /dev/urandom > /gone; sync") == 0
+    api.run("POST", f"{path}/snapshots", {"name": "s"})
+    assert api.execute(name, "sh", "-c", "rm /gone; sync") == 0
+
+    def size() -> int:
+        found: int = api.get(f"{path}/snapshots/s")["size"]
+        return found
+
+    until(lambda: size() > 2500000, "the snapshot alone has what is gone")
+    assert api.get(f"{path}/snapshots?recursion=1")[0]["size"] == size()
+    assert api.get(f"{path}?recursion=1")["snapshots"][0]["size"] == size()

@@ -136,6 +136,7 @@ EXTENSIONS = (
     "custom_volume_snapshot_expiry",
     "volume_snapshot_scheduling",
     "trust_ca_certificates",
+    "snapshot_disk_usage",
     "container_nic_routed_host_address",
     "container_nic_ipvlan_gateway",
     "resources_cpu_threads_numa",
@@ -216,6 +217,7 @@ EXTENSIONS = (
     "auth_user",
     "instances_state_total",
     "numa_cpu_placement",
+    "network_allocations",
     "operations_get_query_all_projects",
     "instances_nic_limits_priority",
     "operation_wait",
@@ -224,5 +226,4 @@ EXTENSIONS = (
     "container_syscall_intercept_sysinfo",
     "container_syscall_filtering_allow_deny_syntax",
     "instances_rebuild",
-    "network_allocations",
 )

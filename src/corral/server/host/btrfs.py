@@ -364,16 +364,17 @@ def find_quota(path: str | Path) -> QuotaUsage | None:
     )
 
 
-def list_usages(directory: str | Path) -> dict[str, int]:
+def list_usages(directory: str | Path, *, exclusive: bool = False) -> dict[str, int]:
     """Bytes referenced by the subvolumes that lie directly in a directory, by name; empty where quotas are off.
 
-    A few searches for any number of subvolumes.
+    `exclusive` counts only what no other subvolume has, too. A few searches for any number of subvolumes.
     """
+    field = 3 if exclusive else 1
     with _directory(directory) as fd:
         parent, inode = _tree_id(fd), os.fstat(fd).st_ino
         try:
             counted = {
-                qgroup: struct.unpack_from("<QQ", data)[1]
+                qgroup: struct.unpack_from("<QQQQ", data)[field]
                 for qgroup, data in _search(fd, _QUOTA_TREE, 0, _QGROUP_INFO_KEY)
             }
         except FileNotFoundError:

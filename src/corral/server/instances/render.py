@@ -1,5 +1,7 @@
 """Instances in their wire form."""
 
+from collections.abc import Mapping
+
 from corral import architectures
 from corral.api import instances as wire
 from corral.server.context import Context
@@ -31,8 +33,15 @@ def instance(context: Context, one: Instance) -> wire.Instance:
     )
 
 
-def full(context: Context, one: Instance, state: wire.InstanceState, snapshots: list[Snapshot]) -> wire.InstanceFull:
-    """An instance with its state and snapshots."""
+def full(
+    context: Context,
+    one: Instance,
+    state: wire.InstanceState,
+    snapshots: list[Snapshot],
+    sizes: Mapping[str, int] | None = None,
+) -> wire.InstanceFull:
+    """An instance with its state and snapshots, whose sizes are by their names."""
+    known = sizes or {}
     status = running.status(context, one)
     return wire.InstanceFull(
         architecture=architectures.format_architecture(one.architecture),
@@ -53,12 +62,12 @@ def full(context: Context, one: Instance, state: wire.InstanceState, snapshots: 
         type=one.type.value,
         project=one.project,
         state=state,
-        snapshots=[snapshot(one, each) for each in snapshots] or None,
+        snapshots=[snapshot(one, each, known.get(each.name, -1)) for each in snapshots] or None,
     )
 
 
-def snapshot(parent: Instance, one: Snapshot) -> wire.InstanceSnapshot:
-    """A snapshot."""
+def snapshot(parent: Instance, one: Snapshot, size: int = -1) -> wire.InstanceSnapshot:
+    """A snapshot; the size is what it takes for itself, -1 where that is not known."""
     return wire.InstanceSnapshot(
         name=one.name,
         created_at=one.created_at,
@@ -72,4 +81,5 @@ def snapshot(parent: Instance, one: Snapshot) -> wire.InstanceSnapshot:
         expanded_devices=one.expanded_devices,
         profiles=list(parent.profiles),
         stateful=one.stateful,
+        size=size,
     )

@@ -199,6 +199,12 @@ async def instance_of(context: Context, project: str, name: str) -> tuple[Instan
     return await context.db.read(read)
 
 
+async def sizes(context: Context, instance: Instance) -> dict[str, int]:
+    """Bytes that each snapshot takes for itself, by name, as far as the pool counts them."""
+    volume = await root_volume.find(context, instance)
+    return {} if volume is None else await volume_snapshots.usages(context, volume)
+
+
 def find(snapshots: list[Snapshot], name: str) -> Snapshot:
     """A snapshot of a list by name, or NotFound."""
     for snapshot in snapshots:

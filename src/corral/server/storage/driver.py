@@ -116,6 +116,14 @@ class CountsTogether(Protocol):
 
 
 @runtime_checkable
+class CountsSnapshots(Protocol):
+    """Can tell what each snapshot takes for itself."""
+
+    async def snapshot_usages(self, directory: Path) -> dict[str, int]:
+        """Bytes that go with each snapshot in a directory, by name; what nothing counts is left out."""
+
+
+@runtime_checkable
 class ReclaimsSpace(Protocol):
     """Frees what was deleted in the background; can be asked to do it now."""
 

@@ -9,7 +9,7 @@ from corral.server.context import Context
 from corral.server.host.threads import in_thread
 from corral.server.rollback import Rollback, finish
 from corral.server.storage import model, pools, volumes
-from corral.server.storage.driver import StorageDriver, StoredVolume
+from corral.server.storage.driver import CountsSnapshots, StorageDriver, StoredVolume
 from corral.server.storage.model import Volume
 from corral.server.storage.registry import open_driver
 
@@ -26,6 +26,16 @@ async def create_snapshot(context: Context, volume: Volume, snapshot: str) -> Pa
         await driver.create_snapshot(volumes.stored(context.member, volume), target)
         undo.commit()
     return target
+
+
+async def usages(context: Context, volume: Volume) -> dict[str, int]:
+    """Bytes that each snapshot of a volume takes for itself, by name; what nothing counts is left out."""
+    if pools.status(context, volume.pool) != model.CREATED:
+        return {}
+    driver = open_driver(context.member, volume.pool)
+    if not isinstance(driver, CountsSnapshots):
+        return {}
+    return await driver.snapshot_usages(model.snapshot_path(volumes.path(context.member, volume), "x").parent)
 
 
 async def delete_snapshot(context: Context, volume: Volume, snapshot: str) -> None:

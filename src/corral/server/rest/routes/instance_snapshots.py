@@ -29,7 +29,8 @@ async def list_snapshots(request: Request, name: str) -> Listing[wire.InstanceSn
     """List the snapshots of an instance."""
     await load(request, name)
     instance, found = await snapshot.instance_of(request.context, request.project, name)
-    items = [render.snapshot(instance, one) for one in found]
+    sizes = await snapshot.sizes(request.context, instance) if request.recursion else {}
+    items = [render.snapshot(instance, one, sizes.get(one.name, -1)) for one in found]
     return Listing(items, lambda one: url(request.base, name, "snapshots", one.name, project=request.project))
 
 
@@ -61,7 +62,8 @@ async def get_snapshot(request: Request, name: str, snapshot_name: str) -> wire.
     """Get a snapshot."""
     await load(request, name)
     instance, found = await snapshot.instance_of(request.context, request.project, name)
-    return render.snapshot(instance, snapshot.find(found, snapshot_name))
+    sizes = await snapshot.sizes(request.context, instance)
+    return render.snapshot(instance, snapshot.find(found, snapshot_name), sizes.get(snapshot_name, -1))
 
 
 @routes.put("/{snapshot_name}")

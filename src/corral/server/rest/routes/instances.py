@@ -1,5 +1,6 @@
 """/1.0/instances (and, by the dispatcher, /1.0/containers and /1.0/virtual-machines)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from corral.api import instances as wire
@@ -20,6 +21,7 @@ from corral.server.instances import (
     rename,
     render,
     running,
+    snapshot,
     state,
     store,
     update,
@@ -100,11 +102,13 @@ async def list_instances(request: Request) -> Listing[wire.Instance]:
     return Listing(items, lambda one: url(request.base, one.name, project=one.project))
 
 
-async def _full(request: Request, found: list[Instance]) -> list[wire.InstanceFull]:
+async def _full(
+    request: Request, found: list[Instance], sizes: Mapping[str, int] | None = None
+) -> list[wire.InstanceFull]:
     ids = [one.id for one in found]
     snapshots = await request.db.read(store.list_snapshots, ids)
     states = await state.get_states(request.context, found)
-    return [render.full(request.context, one, states[one.id], snapshots.get(one.id, [])) for one in found]
+    return [render.full(request.context, one, states[one.id], snapshots.get(one.id, []), sizes) for one in found]
 
 
 async def import_instance(request: Request) -> Operation:
@@ -185,7 +189,7 @@ async def get_instance(request: Request, name: str) -> wire.Instance:
     """Get an instance; with recursion also its state and snapshots."""
     instance = await look(request, name)
     if request.recursion and request.raw.method == "GET":
-        return (await _full(request, [instance]))[0]
+        return (await _full(request, [instance], await snapshot.sizes(request.context, instance)))[0]
     return render.instance(request.context, instance)
 
 

@@ -199,6 +199,12 @@ class BtrfsDriver:
     async def usages(self, volumes: Sequence[StoredVolume]) -> dict[int, int]:
         return await in_thread(_list_usages, volumes)
 
+    async def snapshot_usages(self, directory: Path) -> dict[str, int]:
+        try:
+            return await in_thread(btrfs.list_usages, directory, exclusive=True)
+        except FileNotFoundError:
+            return {}
+
     async def create_snapshot(self, volume: StoredVolume, path: Path) -> None:
         await in_thread(btrfs.snapshot_tree, volume.path, path, read_only=True)
 
