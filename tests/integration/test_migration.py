@@ -70,7 +70,7 @@ def test_an_instance_with_snapshots_and_a_refresh(
     mark(daemon, name, "old")
     api.run("POST", f"/1.0/instances/{name}/snapshots", {"name": "s0"})
     mark(daemon, name, "new")
-    body: dict[str, Any] = {"name": "far", "devices": {"eth0": {"type": "none"}}}
+    body: dict[str, Any] = {"name": "far", "architecture": "x86_64", "devices": {"eth0": {"type": "none"}}}
     pull(api, far, f"/1.0/instances/{name}", "/1.0/instances", body)
     assert read(other, "far") == "new"
     mark(daemon, name, "newest")
@@ -91,7 +91,7 @@ def test_a_running_instance_is_pushed(
     name = make_instance()
     mark(daemon, name, "runs")
     source = {"type": "migration", "mode": "push"}
-    body = {"name": "far", "source": source, "devices": {"eth0": {"type": "none"}}}
+    body = {"name": "far", "source": source, "architecture": "x86_64", "devices": {"eth0": {"type": "none"}}}
     receiving = far.call("POST", "/1.0/instances", body)
     target = {
         "operation": f"{TARGET}{receiving['operation']}",
@@ -134,7 +134,7 @@ def test_a_source_that_dies_leaves_nothing(
         "certificate": api.get("/1.0")["environment"]["certificate"],
         "secrets": sending["metadata"]["metadata"],
     }
-    receiving = far.start("POST", "/1.0/instances", {"name": "far", "source": source})
+    receiving = far.start("POST", "/1.0/instances", {"name": "far", "architecture": "x86_64", "source": source})
     daemon.kill()
     with pytest.raises(ApiError):
         far.wait(receiving)

@@ -60,14 +60,13 @@ class Reception:
         await self.session.send_document(records.answer(refresh=refresh))
         return described
 
-    async def receive(self, target: StoredVolume, keep: Keep, *, refresh: bool) -> None:
+    async def receive(self, target: StoredVolume, keep: Keep) -> None:
         """Receive the snapshots, each of which `keep` keeps, and then the contents, into an existing directory."""
         for one in self.wanted:
             await self._receive_tree(target, one.name)
             await keep(one)
         await self._receive_tree(target)
         if self.is_sent_twice:
-            await self._describe(refresh=refresh)
             await self._receive_tree(target)
 
     async def _receive_tree(self, target: StoredVolume, snapshot: str = "") -> None:

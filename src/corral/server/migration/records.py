@@ -14,6 +14,9 @@ from corral.server.migration.wire import IdRange, SnapshotRecord
 from corral.server.snapshots import naming
 from corral.server.storage.model import Volume, VolumeSnapshot
 
+GENERATION = "volatile.uuid.generation"
+"""A key that LXD 5.0 does not know and refuses."""
+
 _LATEST = 253402300799
 """The last second of the year 9999."""
 
@@ -148,7 +151,7 @@ def snapshot_to_wire(instance: Instance, snapshot: Snapshot) -> SnapshotRecord:
     """A snapshot as it is told."""
     return SnapshotRecord(
         name=snapshot.name,
-        config=snapshot.config,
+        config={key: value for key, value in snapshot.config.items() if key != GENERATION},
         profiles=instance.profiles,
         ephemeral=instance.ephemeral,
         devices=snapshot.devices,

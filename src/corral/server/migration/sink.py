@@ -149,7 +149,7 @@ async def _create(context: Context, new: NewInstance, reception: Reception) -> N
                 await reception.keep_snapshot(volume, target, one.name)
 
             await reception.answer(pool, refresh=False)
-            await reception.receive(target, keep, refresh=False)
+            await reception.receive(target, keep)
 
         return await copies.create_filled(context, draft, receive)
 
@@ -223,7 +223,7 @@ async def _refresh(context: Context, target: Instance, reception: Reception, *, 
                 await _keep(context, target, volume, reception, new, one)
 
             await reception.answer(volume.pool, refresh=True)
-            await reception.receive(new, keep, refresh=True)
+            await reception.receive(new, keep)
 
         idmap = records.idmap_to_json(reception.offer.idmap)
         await snapshots.replace_contents(context, volume, fill, refresh.new_record(context, target, volume, idmap))

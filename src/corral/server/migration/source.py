@@ -63,7 +63,6 @@ async def send_instance(context: Context, wanted: Sending, link: Connections | R
         await transfer.send_snapshots()
         if transfer.is_sent_twice:
             await transfer.send(Origin(volume, lenient=True))
-            await transfer.begin()
         origin = Origin(volume, wanted.snapshot, wanted.allow_inconsistent)
         async with stillness.keep_still(context, instance, volume, needed=runs, origin=origin):
             await transfer.send(origin)
@@ -139,9 +138,9 @@ class _Transfer:
         self.snapshots = offer.snapshot_names
         if answer.refresh:
             self.snapshots = [name for name in answer.snapshot_names if name in offer.snapshot_names]
-        await self.begin()
+        await self._describe()
 
-    async def begin(self) -> None:
+    async def _describe(self) -> None:
         """Describe what follows, where the target wants to know."""
         if self.index_version:
             kept = [one for one in self.document["volume_snapshots"] if one["name"] in self.snapshots]

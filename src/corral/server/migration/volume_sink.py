@@ -76,7 +76,7 @@ async def _create(context: Context, wanted: VolumeReceiving, reception: Receptio
             await reception.keep_snapshot(volume, target, one.name)
 
         await reception.answer(pool, refresh=False)
-        await reception.receive(target, keep, refresh=False)
+        await reception.receive(target, keep)
 
     def note(tx: Tx, volume: Volume) -> None:
         for one in reception.wanted:
@@ -119,7 +119,7 @@ async def _refresh(context: Context, wanted: VolumeReceiving, volume: Volume, re
                 await _keep(context, volume, reception, new, one)
 
             await reception.answer(volume.pool, refresh=True)
-            await reception.receive(new, keep, refresh=True)
+            await reception.receive(new, keep)
 
         await snapshots.replace_contents(context, volume, fill)
 
