@@ -139,6 +139,13 @@ def supports_swap_limit(hierarchies: Hierarchies) -> bool:
     return hierarchies.is_v2("memory") and Path("/proc/swaps").exists()
 
 
+def supports_io_weight(hierarchies: Hierarchies) -> bool:
+    """Whether groups can be weighed against each other in input and output."""
+    if "blkio" in hierarchies.v1:
+        return (hierarchies.v1["blkio"] / "blkio.weight").exists()
+    return hierarchies.is_v2("io")
+
+
 def memory_settings(
     hierarchies: Hierarchies, limit: int | None, *, soft: bool = False, swap: bool = True, has_swap: bool = True
 ) -> list[Setting]:

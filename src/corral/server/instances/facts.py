@@ -51,6 +51,7 @@ def detect(product: Product) -> HostFacts:
         shares=host_limits.list_shares(),
         numa_nodes={cpu.number: cpu.numa_node for cpu in sysfs.list_cpus()},
         has_swap_limit=cgroup.supports_swap_limit(hierarchies),
+        has_io_weight=cgroup.supports_io_weight(hierarchies),
         passthrough=tuple((path, os.path.isdir(path)) for path in _PASSTHROUGH if os.path.exists(path)),
         has_mqueue=os.path.isdir("/dev/mqueue"),
         lxcfs=tuple(path for path in _LXCFS if lxcfs and os.path.exists(lxcfs + path)),

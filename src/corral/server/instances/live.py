@@ -76,6 +76,9 @@ def _apply(instance: Instance, container: RunningContainer, facts: HostFacts, na
         except OSError as error:
             if setting.file.startswith("memory.memsw") and setting.value == "-1":
                 continue
+            if setting.value in ("max", "-1") and isinstance(error, FileNotFoundError):
+                # What the kernel cannot limit (huge pages of this size) is not limited.
+                continue
             raise InvalidRequest(
                 f"Failed to set {setting.file} to {setting.value} for {instance.name}: {error.strerror}"
             ) from error

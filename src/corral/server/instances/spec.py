@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corral import architectures, units
+from corral.errors import NotSupported
 from corral.server.devices.model import Attachment, Mount, Nic
 from corral.server.host import cgroup
 from corral.server.host.apparmor import NO_APPARMOR, AppArmor
@@ -25,6 +26,8 @@ class HostFacts:
     memory_total: int
     cpus: tuple[int, ...]
     has_swap_limit: bool
+    has_io_weight: bool = True
+    """Whether `limits.disk.priority` can be applied."""
     passthrough: tuple[tuple[str, bool], ...] = ()
     """Paths of the host that are shown in every container, and whether each is a directory."""
     lxcfs: tuple[str, ...] = ()
@@ -137,13 +140,21 @@ def compose_limits(config: Mapping[str, str], facts: HostFacts, *, live: bool = 
     typed = Config(config)
     settings = _memory(typed, facts, live) + _cpu(typed, facts, live) + _processes(typed, facts, live)
     weight = typed[keys.LIMITS_DISK_PRIORITY]
-    if weight is not None or live:
+    if weight is not None:
+        check_io_weight(facts)
+    if weight is not None or (live and facts.has_io_weight):
         settings += cgroup.io_weight_settings(facts.hierarchies, max(10, (5 if weight is None else weight) * 100))
     for size in ("64KB", "1MB", "2MB", "1GB"):
         text = config.get(f"limits.hugepages.{size}")
         if text:
             settings += cgroup.hugepages_settings(facts.hierarchies, size, units.parse_size(text))
     return settings
+
+
+def check_io_weight(facts: HostFacts) -> None:
+    """Raise NotSupported where the host weighs nobody's input and output."""
+    if not facts.has_io_weight:
+        raise NotSupported("Cannot apply limits.disk.priority as blkio.weight cgroup controller is missing")
 
 
 def memory_limit(text: str, total: int) -> int:

@@ -26,6 +26,7 @@ from corral.server.instances import (
     hotplug,
     identities,
     idmaps,
+    keys,
     live,
     root_volume,
     running,
@@ -36,6 +37,7 @@ from corral.server.instances import (
 )
 from corral.server.instances.inventory import Inventory
 from corral.server.instances.model import Instance
+from corral.server.instances.spec import HostFacts, check_io_weight
 from corral.server.instances.store import Change
 from corral.server.projects import permissions
 from corral.server.rollback import Rollback
@@ -204,9 +206,17 @@ def _reset_volatile(old: Instance, new: Instance, changes: _DeviceChanges) -> di
     return gone
 
 
+def _is_set(old: Instance, new: Instance, key: str) -> bool:
+    """Whether a change gives a key a value."""
+    value = new.expanded_config.get(key)
+    return bool(value) and value != old.expanded_config.get(key)
+
+
 async def _apply(context: Context, old: Instance, new: Instance, change: Change) -> None:
     check_change(old, new)
     facts.check_privilege(context.member.product, new.expanded_config)
+    if new.is_container and _is_set(old, new, keys.LIMITS_DISK_PRIORITY.name):
+        check_io_weight(context.parts[HostFacts])
     if any(old.expanded_config.get(key) != new.expanded_config.get(key) for key in apparmor.KEYS):
         await apparmor.check(context, new)
     changes = _device_changes(old, new)

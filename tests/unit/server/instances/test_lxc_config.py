@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from corral.errors import NotSupported
 from corral.server.devices.model import Attachment, Mount, Nic
 from corral.server.host.apparmor import AppArmor
 from corral.server.host.cgroup import Hierarchies
@@ -17,6 +18,7 @@ from corral.server.instances.spec import (
     InstanceSpec,
     Paths,
     compose,
+    compose_limits,
     memory_limit,
     parse_allowance,
     plan_cpus,
@@ -90,6 +92,14 @@ def test_a_privileged_container() -> None:
     assert not [line for line in lines if "idmap" in line]
     inside = rendered(replace(FACTS, in_user_namespace=True), privileged=True)
     assert not [line for line in inside if "devices" in line]
+
+
+def test_a_priority_that_the_host_does_not_know() -> None:
+    facts = replace(FACTS, has_io_weight=False)
+    with pytest.raises(NotSupported, match="Cannot apply"):
+        compose_limits({"limits.disk.priority": "5"}, facts)
+    assert not [setting for setting in compose_limits({}, facts, live=True) if setting.controller == "io"]
+    assert [setting for setting in compose_limits({}, FACTS, live=True) if setting.controller == "io"]
 
 
 def test_what_the_kernel_offers_to_guard_containers() -> None:
