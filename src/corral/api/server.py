@@ -25,6 +25,7 @@ class ServerEnvironment(msgspec.Struct, kw_only=True):
     driver: str
     driver_version: str
     firewall: str
+    instance_types: list[str]
     kernel: str
     kernel_architecture: str
     kernel_features: dict[str, str]
@@ -36,6 +37,7 @@ class ServerEnvironment(msgspec.Struct, kw_only=True):
     server: str
     server_clustered: bool
     server_event_mode: str
+    server_lts: bool
     server_name: str
     server_pid: int
     server_version: str

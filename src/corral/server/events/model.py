@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,30 @@ def format_time(moment: datetime | None) -> str:
     return f"{text}Z"
 
 
+_KINDS = frozenset({"snapshots", "backups"})
+"""Things whose name is their owner's with their own behind a slash."""
+
+
+def name_of(source: str) -> str:
+    """The name of the thing at a URL: the last part of its path, with its instance's for a snapshot or a backup."""
+    parts = source.partition("?")[0].split("/")
+    name = unquote(parts[-1])
+    if len(parts) > 3 and parts[-2] in _KINDS:
+        return f"{unquote(parts[-3])}/{name}"
+    return name
+
+
 def to_wire(event: ApiEvent, location: str) -> dict[str, Any]:
     """The JSON form of an event."""
     envelope: dict[str, Any] = {"timestamp": format_time(utc_now()), "location": location}
     match event:
         case Lifecycle():
-            metadata: dict[str, Any] = {"action": event.action, "source": event.source}
+            metadata: dict[str, Any] = {
+                "action": event.action,
+                "source": event.source,
+                "name": name_of(event.source),
+                "project": event.project,
+            }
             if event.context:
                 metadata["context"] = dict(event.context)
             if event.requestor is not None:

@@ -7,7 +7,7 @@ import pytest
 
 from corral.server.events import bus
 from corral.server.events.bus import Events
-from corral.server.events.model import Lifecycle, Logging, OperationChanged, Requestor, format_time
+from corral.server.events.model import Lifecycle, Logging, OperationChanged, Requestor, format_time, name_of
 
 ALL = frozenset({"lifecycle", "logging", "operation"})
 
@@ -33,6 +33,8 @@ async def test_listeners_get_their_types_and_project() -> None:
     assert event["metadata"] == {
         "action": "instance-started",
         "source": "/1.0/instances/c1",
+        "name": "c1",
+        "project": "default",
         "context": {"x": 1},
         "requestor": {"username": "root", "protocol": "unix", "address": ""},
     }
@@ -90,3 +92,17 @@ async def test_reactions_are_awaited_and_may_fail() -> None:
 def test_times() -> None:
     assert format_time(None) == "0001-01-01T00:00:00Z"
     assert format_time(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)) == "2026-01-02T03:04:05Z"
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("/1.0/instances/c1?project=p", "c1"),
+        ("/1.0/instances/c1/snapshots/s%20x", "c1/s x"),
+        ("/1.0/storage-pools/p/volumes/custom/v", "v"),
+        ("/1.0/instances/c1/backups/b", "c1/b"),
+        ("/1.0/snapshots", "snapshots"),
+    ],
+)
+def test_names_of_things(source: str, name: str) -> None:
+    assert name_of(source) == name
