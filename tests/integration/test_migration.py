@@ -98,7 +98,7 @@ def test_a_running_instance_is_pushed(
         "certificate": far.get("/1.0")["environment"]["certificate"],
         "secrets": receiving["metadata"]["metadata"],
     }
-    api.run("POST", f"/1.0/instances/{name}", {"migration": True, "target": target})
+    api.run("POST", f"/1.0/instances/{name}", {"migration": True, "live": False, "target": target})
     far.wait(receiving["operation"])
     assert read(other, "far") == "runs"
     assert api.get(f"/1.0/instances/{name}")["status"] == "Running"
