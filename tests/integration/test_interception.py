@@ -150,7 +150,6 @@ def block_device(directory: Path) -> Iterator[str]:
 MOUNT = "libc.mount(b'/dev/data', b'/mnt', b'ext4', 0, None)"
 
 
-@pytest.mark.guest
 def test_mounts(api: Api, make_guest: Callable[..., str], tmp_path: Path) -> None:
     with block_device(tmp_path) as device:
         disk = {"disk": {"type": "unix-block", "source": device, "path": "/dev/data"}}
@@ -187,7 +186,6 @@ def test_a_mount_by_a_fuse_program(api: Api, make_guest: Callable[..., str]) -> 
     assert shell(api, name, "echo 3 > /root/code; mount -t ext4 /dev/data /mnt") != 0
 
 
-@pytest.mark.guest
 def test_sysinfo(api: Api, make_guest: Callable[..., str]) -> None:
     code = """
 buffer = ctypes.create_string_buffer(112)
@@ -219,7 +217,6 @@ sys.exit(os.sched_getscheduler(0) != os.SCHED_OTHER)
     assert python(api, name, "attempt(lambda: os.sched_setscheduler(0, 77, os.sched_param(0)))") == errno.EINVAL
 
 
-@pytest.mark.guest
 def test_device_programs(api: Api, make_guest: Callable[..., str]) -> None:
     code = """
 # r0 = 1; exit
