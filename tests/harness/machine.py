@@ -43,7 +43,8 @@ def find_accelerator() -> str:
     with tempfile.NamedTemporaryFile(prefix="corral-kvm-") as disk:
         disk.write(BOOT_SECTOR.ljust(1 << 20, b"\0"))
         disk.flush()
-        argv = [QEMU, "-nodefaults", "-no-user-config", "-accel", "kvm", "-m", "64", "-display", "none", "-no-reboot"]
+        options = "-nodefaults -no-user-config -accel kvm -cpu host -m 64 -display none -no-reboot"
+        argv = [QEMU, *options.split()]
         argv += ["-device", "isa-debug-exit,iobase=0xf4,iosize=1", "-drive", f"file={disk.name},format=raw"]
         try:
             done = subprocess.run(argv, check=False, capture_output=True, stdin=subprocess.DEVNULL, timeout=3)
@@ -108,9 +109,17 @@ class Guest:
         return False
 
     def boot(self, disks: Disks, *, outlives_us: bool) -> None:
-        """Start it and wait until its agent answers."""
+        """Start it and wait until its agent answers; emulated where KVM looks usable and is not."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        accelerator = find_accelerator()
+        if find_accelerator() == "kvm":
+            with contextlib.suppress(SystemExit):
+                self._boot(disks, "kvm", outlives_us=outlives_us)
+                return
+            for port in PORTS:
+                (self.directory / port).unlink(missing_ok=True)
+        self._boot(disks, "tcg", outlives_us=outlives_us)
+
+    def _boot(self, disks: Disks, accelerator: str, *, outlives_us: bool) -> None:
         (self.directory / "accelerator").write_text(accelerator)
         argv = qemu_command(disks, self.directory, accelerator)
         if not outlives_us:
