@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from harness.api import Api, ApiError
+from harness.cgroups import cgroup_file
 from harness.daemon import Daemon
 from harness.waiting import until
 
@@ -24,16 +25,6 @@ def get(api: Api, name: str) -> Any:
 def pid_of(api: Api, name: str) -> int:
     pid: int = api.get(f"/1.0/instances/{name}/state")["pid"]
     return pid
-
-
-def cgroup_file(pid: int, controller: str, v1: str, v2: str) -> Path:
-    """A file of a container's control group, by the version that the host has."""
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controller in controllers.split(","):
-            return Path("/sys/fs/cgroup", controller, path.lstrip("/").split("/")[0], v1)
-    path = next(line for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if line.startswith("0::"))
-    return Path("/sys/fs/cgroup", path[3:].lstrip("/").split("/")[0], v2)
 
 
 def test_the_keys_of_a_life(api: Api, daemon: Daemon, make_instance: Make) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from corral.helper.alone import go_on_alone
+from corral.helper.alone import go_on_alone, is_orphan
 from corral.helper.intercepted import mounts, nodes, programs, scheduling
 from corral.helper.intercepted.caller import Caller, NotOurs
 from corral.helper.intercepted.kernel import AT_FDCWD
@@ -282,8 +282,13 @@ def listen(path: str) -> socket.socket:
 def main() -> None:
     """Serve the container that the argument describes: `path` of the socket, file of the `policy`, `log`."""
     setup = json.loads(sys.argv[-1])
+    if is_orphan(setup["leash"]):
+        return
     listener = listen(setup["path"])
-    go_on_alone(setup["log"])
+    if not go_on_alone(setup["log"], setup["leash"]):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(setup["path"])
+        return
     os.setsid()
     os.umask(0o022)
     os.nice(5)

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from corral.helper.alone import go_on_alone
+from corral.helper.alone import go_on_alone, is_orphan
 
 _NAMES = {"net": 0x40000000, "mnt": 0x00020000, "user": 0x10000000}
 _PIPE_SIZE = 1 << 18
@@ -318,6 +318,13 @@ def _listen_elsewhere(setup: dict[str, Any]) -> list[socket.socket]:
     return listeners
 
 
+def _remove_sockets(setup: dict[str, Any]) -> None:
+    for place in setup["listen"] if not setup["enter_listen"] else ():
+        if place["kind"] == "unix" and not place["host"].startswith("@"):
+            with contextlib.suppress(OSError):
+                os.unlink(place["host"])
+
+
 def main() -> None:
     """Run the proxy that the argument describes.
 
@@ -328,12 +335,16 @@ def main() -> None:
     # Nothing can be imported once the root is another one.
     "x".encode("idna")
     os.umask(0)
+    if is_orphan(setup["leash"]):
+        sys.exit(1)
     try:
         if setup["enter_listen"]:
             listeners = _listen_elsewhere(setup)
         else:
             listeners = [listen(place, setup["owner"]) for place in setup["listen"]]
-        go_on_alone(setup["log"])
+        if not go_on_alone(setup["log"], setup["leash"]):
+            _remove_sockets(setup)
+            return
         enter(setup["enter_connect"])
         loop = asyncio.new_event_loop()
         _drop_rights(setup["security_uid"], setup["security_gid"])

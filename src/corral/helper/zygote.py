@@ -233,7 +233,7 @@ def try_exec(argv: list[str], env: dict[str, str]) -> int:
     # Not os.execvpe: it imports modules, which are no longer there.
     name = argv[0]
     directories = env.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").split(":")
-    candidates = [name] if "/" in name else [f"{directory or '.'}/{name}" for directory in directories]
+    candidates = [name] if "/" in name or not name else [f"{directory or '.'}/{name}" for directory in directories]
     code = EXIT_NOT_FOUND
     for candidate in candidates:
         try:

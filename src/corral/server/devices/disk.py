@@ -58,7 +58,8 @@ class Disk:
         check_keys(config, _CHECKS)
         _check_combinations(config)
         path = config.get("path", "")
-        if path and sum(other.get("type") == "disk" and other.get("path") == path for other in others.values()) > 1:
+        paths = [os.path.normpath(other["path"]) for other in others.values() if _has_path(other)]
+        if path and paths.count(os.path.normpath(path)) > 1:
             raise InvalidRequest(f'More than one disk device uses the same path "{path}"')
 
     async def prepare(self, device: DeviceContext) -> Mapping[str, str | None]:
@@ -134,6 +135,10 @@ class Disk:
             await in_thread(disk_limits.lift, device)
             await nodes.hide(device, device.config["path"])
             await in_thread(_unhold, device)
+
+
+def _has_path(config: Mapping[str, str]) -> bool:
+    return config.get("type") == "disk" and bool(config.get("path"))
 
 
 def is_root_disk(config: Mapping[str, str]) -> bool:

@@ -27,7 +27,7 @@ class NodeDevice:
     is_required: Callable[[Mapping[str, str]], bool]
     follows: Callable[[Mapping[str, str]], tuple[str, ...] | None]
     check: Callable[[Mapping[str, str]], None] = lambda config: None
-    check_place: Callable[[DeviceContext], None] = lambda device: None
+    check_source: Callable[[DeviceContext], None] = lambda device: None
     live_keys: frozenset[str] = frozenset()
 
     def validate(self, config: Mapping[str, str], others: Mapping[str, Mapping[str, str]]) -> None:
@@ -35,7 +35,7 @@ class NodeDevice:
         self.check(config)
 
     async def prepare(self, device: DeviceContext) -> Mapping[str, str | None]:
-        self.check_place(device)
+        self.check_source(device)
         return {}
 
     async def _find(self, device: DeviceContext) -> Sequence[Node]:

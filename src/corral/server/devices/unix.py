@@ -57,7 +57,7 @@ def _check(config: Mapping[str, str]) -> None:
         raise InvalidRequest('Unix device entry is missing the required "source" or "path" property')
 
 
-def _check_place(device: DeviceContext) -> None:
+def _check_source(device: DeviceContext) -> None:
     """Sources lie where the server looks for devices: /dev, or another directory for tests."""
     directory = os.environ.get(f"{device.context.member.product.prefix}_DEVMONITOR_DIR") or "/dev"
     source = device.config.get("source", "")
@@ -85,7 +85,7 @@ def _follows(config: Mapping[str, str]) -> tuple[str, ...] | None:
 
 
 def _unix(is_block: bool) -> NodeDevice:
-    return NodeDevice(_CHECKS, partial(_find, is_block), MISSING, _is_required, _follows, _check, _check_place)
+    return NodeDevice(_CHECKS, partial(_find, is_block), MISSING, _is_required, _follows, _check, _check_source)
 
 
 UNIX_CHAR = _unix(False)

@@ -21,13 +21,22 @@ _END_TIMEOUT_S = 5.0
 async def start(name: str, setup: Mapping[str, Any], fds: Sequence[int], pid_file: Path) -> None:
     """Start a helper and wait until it works; it gets the descriptors under their numbers. Raises CommandFailed.
 
-    The pid file holds the pid and the start time, so that no other process is ever taken for it.
+    The pid file holds the pid and the start time, so that no other process is ever taken for it. The helper does
+    nothing until that is written, and ends where this daemon dies before (`helper/alone.py`).
     """
     python = getattr(sys, "_base_executable", None) or sys.executable
     source = str(Path(corral.__path__[0]).parent)
-    argv = [python, "-I", "-S", "-c", _START.format(name=name), source, json.dumps(setup)]
-    ended = await command.run(argv, pass_fds=fds, env={"PATH": os.defpath}, cwd="/", timeout_s=_START_TIMEOUT_S)
-    await remember(pid_file, int(ended.stdout))
+    theirs, ours = os.pipe2(os.O_CLOEXEC)
+    try:
+        argv = [python, "-I", "-S", "-c", _START.format(name=name), source, json.dumps({**setup, "leash": theirs})]
+        ended = await command.run(
+            argv, pass_fds=[*fds, theirs], env={"PATH": os.defpath}, cwd="/", timeout_s=_START_TIMEOUT_S
+        )
+        await remember(pid_file, int(ended.stdout))
+        os.write(ours, b".")
+    finally:
+        os.close(theirs)
+        os.close(ours)
 
 
 async def remember(pid_file: Path, pid: int) -> None:

@@ -11,7 +11,9 @@ from corral.errors import CorralError, InvalidRequest
 from corral.server.context import Context
 from corral.server.devices import registry
 from corral.server.devices.model import Attachment, DeviceContext, Reserving, Restorable
-from corral.server.instances import idmaps, nvidia, running
+from corral.server.host.idmap import IdMap
+from corral.server.host.threads import in_thread
+from corral.server.instances import device_journal, idmaps, nvidia, running
 from corral.server.instances.inventory import Inventory
 from corral.server.instances.model import Devices, Instance, containers_dir, devices_dir, log_dir
 from corral.server.instances.spec import HostFacts
@@ -37,7 +39,7 @@ def device_context(
     values = {**instance.config, **{key: value or "" for key, value in volatile.items()}}
     container = running.find(context, instance)
     hierarchies = context.parts[HostFacts].hierarchies
-    idmap = idmaps.of_text(values.get("volatile.idmap.current" if container is not None else "volatile.idmap.next"))
+    privileged, idmap = _ids(instance, values, runs=container is not None)
     return DeviceContext(
         context=context,
         project=instance.project,
@@ -53,15 +55,23 @@ def device_context(
         devices_dir=devices_dir(context.member, instance),
         log_dir=log_dir(context.member, instance),
         pid=container.init_pid if container is not None else 0,
-        privileged=instance.privileged,
+        privileged=privileged,
         nvidia_runtime=nvidia.is_wanted(instance.expanded_config),
-        idmap=None if instance.privileged else idmap,
+        idmap=idmap,
         hierarchies=hierarchies,
         cgroup=partial(container.cgroup, hierarchies) if container is not None else None,
         host_name_of=lambda other: values.get(f"volatile.{other}.host_name", ""),
         shares_volume=partial(_is_used_by_another, context, instance),
         allow=partial(container.allow_device, hierarchies) if container is not None else None,
     )
+
+
+def _ids(instance: Instance, volatile: Mapping[str, str], *, runs: bool) -> tuple[bool, IdMap | None]:
+    """Whether the instance is privileged, and its map; one that runs stays what it was at its start."""
+    if runs and "volatile.idmap.current" in volatile:
+        idmap = idmaps.of_text(volatile["volatile.idmap.current"])
+        return idmap is None, idmap
+    return instance.privileged, None if instance.privileged else idmaps.of_text(volatile.get("volatile.idmap.next"))
 
 
 def _used_names(devices: Devices, volatile: Mapping[str, str], besides: str) -> frozenset[str]:
@@ -170,7 +180,24 @@ async def detach_all(context: Context, instance: Instance) -> dict[str, str | No
             await kind.detach(device_context(context, instance, name, config, {}))
         except (CorralError, OSError):
             log.exception("Failed to detach device %s of %s", name, instance.storage_name)
+    await _detach_cut_short(context, instance)
     return {key: None for key in instance.config if is_of_one_run(key)}
+
+
+async def _detach_cut_short(context: Context, instance: Instance) -> None:
+    """Detach what a daemon that died was about to take out or to put in when the container ended, too."""
+    directory = devices_dir(context.member, instance)
+    journal = await in_thread(device_journal.find, directory)
+    if journal is None:
+        return
+    for name, config, volatile in journal.plugged:
+        kind = registry.find(config)
+        if kind is not None:
+            try:
+                await kind.detach(device_context(context, instance, name, config, volatile))
+            except (CorralError, OSError):
+                log.exception("Failed to detach device %s of %s", name, instance.storage_name)
+    await in_thread(device_journal.remove, directory)
 
 
 def is_of_one_run(key: str) -> bool:

@@ -18,6 +18,7 @@ from corral.server.instances import (
     attach,
     busy,
     delete,
+    device_changes,
     exits,
     facts,
     host_limits,
@@ -152,6 +153,7 @@ async def adopt_container(context: Context, instance: Instance) -> None:
     except OSError:
         container.frozen = False
     context.parts[Running].add(container)
+    await device_changes.finish(context, instance)
     hotplug.follow(context, instance)
     await interception.adopt(context, instance)
     log.info("Container %s is running", instance.storage_name)

@@ -192,9 +192,7 @@ def parse_allowance(allowance: str, priority: int, whole: int) -> tuple[int, int
     quota, period = None, cgroup.CFS_PERIOD_DEFAULT_US
     weight = whole - (10 - priority)
     if allowance.endswith("%"):
-        percent = int(allowance[:-1])
-        if percent < 100:
-            weight = percent * whole // 100 - (10 - priority)
+        weight = int(allowance[:-1]) * whole // 100 - (10 - priority)
     elif allowance:
         used, _, of = allowance.partition("/")
         quota, period = int(used.removesuffix("ms")) * 1000, int(of.removesuffix("ms")) * 1000
@@ -214,7 +212,11 @@ def _cpu(config: Config, facts: HostFacts, live: bool) -> list[Setting]:
             settings += cgroup.cpu_quota_settings(facts.hierarchies, quota, period)
     pinned = config[keys.LIMITS_CPU]
     if pinned is not None and not pinned.isdecimal():
-        settings += cgroup.cpuset_settings(facts.hierarchies, pinned)
+        # As in LXD a container keeps to those CPUs that exist, which profile and copies from elsewhere may not know.
+        usable = sorted(set(units.parse_id_ranges(pinned)) & set(facts.cpus))
+        if usable or live:
+            chosen = units.format_id_ranges(usable or sorted(facts.cpus))
+            settings += cgroup.cpuset_settings(facts.hierarchies, chosen)
     return settings
 
 

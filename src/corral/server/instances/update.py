@@ -3,23 +3,23 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import msgspec
 
 from corral import architectures, units
 from corral.api.instances import InstancePatch, InstancePut
-from corral.errors import CorralError, InvalidRequest, NotSupported
+from corral.errors import CorralError, InvalidRequest
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.devices import registry
 from corral.server.devices.disk import is_root_disk
-from corral.server.devices.model import HotPluggable, Placed
+from corral.server.devices.model import Placed
 from corral.server.instances import (
     apparmor,
-    attach,
     backup_file,
     busy,
+    device_changes,
+    device_journal,
     expand,
     facts,
     guest_events,
@@ -36,7 +36,7 @@ from corral.server.instances import (
     validation,
 )
 from corral.server.instances.inventory import Inventory
-from corral.server.instances.model import Instance
+from corral.server.instances.model import Instance, devices_dir
 from corral.server.instances.spec import HostFacts, check_io_weight
 from corral.server.instances.store import Change
 from corral.server.projects import permissions
@@ -93,7 +93,10 @@ def _plan(tx: Tx, instance_id: int, ask: Callable[[Instance], InstancePut]) -> t
     except InvalidRequest as error:
         raise InvalidRequest(f"Invalid config: {error}") from error
     change = _change(instance, body)
-    validation.check_devices(change.devices, instance.type, expanded=False)
+    try:
+        validation.check_devices(change.devices, instance.type, expanded=False)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"Invalid devices: {error}") from error
     wanted = _preview(tx, instance, change)
     permissions.check_volatile(tx, instance.project, instance.type.value, instance.name, change.config, instance.config)
     return instance, wanted, change
@@ -170,42 +173,6 @@ def _root_disk(instance: Instance) -> Mapping[str, str]:
         return {}
 
 
-@dataclass(frozen=True, slots=True)
-class _DeviceChanges:
-    removed: list[str]
-    added: list[str]
-    updated: list[str]
-
-
-def _device_changes(old: Instance, new: Instance) -> _DeviceChanges:
-    """Which devices go, come and change in place; a change that is not live is a removal and an addition."""
-    removed, added, changed = expand.changed_devices(old.expanded_devices, new.expanded_devices)
-    updated = []
-    for name in changed:
-        before, after = old.expanded_devices[name], new.expanded_devices[name]
-        kind = registry.find(after)
-        live_only = kind is not None and kind is registry.find(before)
-        if live_only and kind is not None and set(expand.changed_keys(before, after)) <= kind.live_keys:
-            updated.append(name)
-        else:
-            removed.append(name)
-            added.append(name)
-    return _DeviceChanges(removed, added, updated)
-
-
-def _reset_volatile(old: Instance, new: Instance, changes: _DeviceChanges) -> dict[str, str | None]:
-    """The volatile keys that go with devices that go, or that their new config replaces."""
-    gone: dict[str, str | None] = {}
-    for name in changes.removed:
-        prefix = f"volatile.{name}."
-        after = new.expanded_devices.get(name, {})
-        same = after and registry.find(after) is registry.find(old.expanded_devices[name])
-        for key in old.config:
-            if key.startswith(prefix) and (not same or key.removeprefix(prefix) in after):
-                gone[key] = None
-    return gone
-
-
 def _is_set(old: Instance, new: Instance, key: str) -> bool:
     """Whether a change gives a key a value."""
     value = new.expanded_config.get(key)
@@ -219,17 +186,18 @@ async def _apply(context: Context, old: Instance, new: Instance, change: Change)
         check_io_weight(context.parts[HostFacts])
     if any(old.expanded_config.get(key) != new.expanded_config.get(key) for key in apparmor.KEYS):
         await apparmor.check(context, new)
-    changes = _device_changes(old, new)
+    changes = device_changes.plan(old, new)
     config = dict(change.config)
-    for key in _reset_volatile(old, new, changes):
+    for key in device_changes.volatile_to_forget(old, new, changes):
         if config.get(key) == old.config.get(key):
             config.pop(key, None)
     if identities.is_another_machine(old, new):
         config[identities.CLOUD_INIT] = identities.new_machine()
     if any(old.expanded_config.get(key) != new.expanded_config.get(key) for key in idmaps.KEYS):
         config.update((await start.plan_idmap(context, new)).volatile)
-    async with Rollback() as undo:
-        config.update(await _apply_devices(context, old, new, changes, undo))
+    async with device_changes.noted(context, old, new, changes) as note, Rollback() as undo:
+        config.update(await device_changes.apply(context, old, new, changes, note, undo))
+        await _resize_root(context, old, new, undo)
         updated = await context.db.write(
             _write,
             old,
@@ -259,65 +227,16 @@ def _change_of(instance: Instance) -> Change:
     )
 
 
-async def _apply_devices(
-    context: Context, old: Instance, new: Instance, changes: _DeviceChanges, undo: Rollback
-) -> dict[str, str]:
-    """Take devices out and in, in a running container at once; returns new volatile keys."""
-    container = running.find(context, old)
-    if container is not None:
-        for name in changes.removed:
-            await _unplug(context, old, name)
-    undo.add(attach.reserve_again, context, old, changes.removed)
-    await attach.remove_all(context, old, changes.removed)
-    made = await attach.prepare(context, new, changes.added)
-    await attach.reserve(context, new, changes.added, made)
-    if container is not None:
-        for name in changes.added:
-            made.update(await _plug(context, new, name, made, undo))
-    for name in changes.updated:
-        kind = registry.get(new.expanded_devices[name])
-        surroundings = attach.device_context(context, new, name, new.expanded_devices[name], made)
-        await kind.update(surroundings, old.expanded_devices[name])
-    await _resize_root(context, old, new)
-    return {key: value for key, value in made.items() if value}
-
-
-async def _plug(
-    context: Context, new: Instance, name: str, made: dict[str, str | None], undo: Rollback
-) -> dict[str, str | None]:
-    config = new.expanded_devices[name]
-    kind = registry.get(config)
-    if not isinstance(kind, HotPluggable):
-        if config.get("type") == "none" or config.get("path") == "/":
-            return {}
-        raise NotSupported(
-            f'Device "{name}" cannot be added while the instance is running: stop it first (lxc stop {new.name})'
-        )
-    surroundings = attach.device_context(context, new, name, config, made)
-    values = await kind.plug(surroundings)
-    undo.add(kind.unplug, surroundings)
-    return {f"volatile.{name}.{key}": value for key, value in values.items()}
-
-
-async def _unplug(context: Context, old: Instance, name: str) -> None:
-    config = old.expanded_devices[name]
-    kind = registry.find(config)
-    if kind is None or config.get("type") == "none":
-        return
-    if not isinstance(kind, HotPluggable):
-        if config.get("path") == "/":
-            return
-        raise NotSupported(
-            f'Device "{name}" cannot be removed while the instance is running: stop it first (lxc stop {old.name})'
-        )
-    await kind.unplug(attach.device_context(context, old, name, config, {}))
-
-
-async def _resize_root(context: Context, old: Instance, new: Instance) -> None:
+async def _resize_root(context: Context, old: Instance, new: Instance, undo: Rollback) -> None:
     before, after = _root_disk(old), _root_disk(new)
     if before and before.get("size", "") != after.get("size", ""):
-        size = units.parse_size(after["size"]) if after.get("size") else None
-        await volumes.resize(context, await root_volume.get(context, new), size)
+        volume = await root_volume.get(context, new)
+        undo.add(volumes.resize, context, volume, _size_of(before))
+        await volumes.resize(context, volume, _size_of(after))
+
+
+def _size_of(disk: Mapping[str, str]) -> int | None:
+    return units.parse_size(disk["size"]) if disk.get("size") else None
 
 
 def _check_places(tx: Tx, project: str, profile: str) -> None:
@@ -346,6 +265,9 @@ async def apply_profile(context: Context, project: str, profile: str, write: Cal
             _check_root_disk(old, after[old.id])
         permissions.check_profile(tx, project)
         _check_places(tx, project, profile)
+        # From the commit on, whatever becomes of this daemon: the containers are to agree with the profile.
+        for old in before:
+            _note(context, old, after[old.id])
         return [(old, after[old.id]) for old in before]
 
     pairs = await context.db.write(change)
@@ -359,6 +281,12 @@ async def apply_profile(context: Context, project: str, profile: str, write: Cal
         raise InvalidRequest(
             "The following instances failed to update (profile change still saved):\n" + "\n".join(failures)
         )
+
+
+def _note(context: Context, old: Instance, new: Instance) -> None:
+    if running.find(context, old) is not None:
+        journal = device_changes.compose_journal(old, new, device_changes.plan(old, new))
+        device_journal.write(devices_dir(context.member, old), journal)
 
 
 def _check_root_disk(old: Instance, new: Instance) -> None:

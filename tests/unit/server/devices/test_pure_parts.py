@@ -6,7 +6,7 @@ import pytest
 
 from corral.errors import InvalidRequest, NotSupported
 from corral.server.devices import disk_limits, gpu, gpu_mig, infiniband, nodes, proxy_addresses, registry, tpm, unix
-from corral.server.devices.model import encode_path
+from corral.server.devices.model import Placed, encode_path
 from corral.server.devices.nic import filters, ipvlan, limits, priority, routed, sriov, vlans
 from corral.server.devices.nic.sriov import VirtualFunction
 from corral.server.devices.proxy_addresses import ProxyAddress
@@ -344,3 +344,16 @@ def test_device_rules_for_liblxc() -> None:
     fields = b"c\0\0\0" + (1).to_bytes(4, "little") + b"\xff\xff\xff\xff" + b"rw\0\0" + b"\1\0\0\0"
     # The pointers of a list end it, aligned; the monitor refuses any other length.
     assert packed == fields.ljust(40, b"\0")
+
+
+def test_kinds_that_look_into_the_database_are_asked_so() -> None:
+    """A protocol is known by names alone: what is called alike has to be alike."""
+    kinds = [*registry.DEVICES.values(), *registry.NICS.values(), registry.NETWORKED]
+    placed = [kind for kind in kinds if isinstance(kind, Placed)]
+    assert {type(kind).__name__ for kind in placed} == {"BridgedNic", "NetworkedNic"}
+
+
+def test_two_disks_on_one_path() -> None:
+    disks = {name: {"type": "disk", "source": "/srv", "path": path} for name, path in (("a", "/mnt"), ("b", "/mnt//"))}
+    with pytest.raises(InvalidRequest, match="More than one disk device"):
+        registry.validate("a", disks["a"], disks)

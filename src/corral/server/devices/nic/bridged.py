@@ -96,7 +96,7 @@ class BridgedNic:
         bridge = network.name if network is not None else config["parent"]
         if not sysfs.interface_exists(bridge):
             raise NotFound(f'Failed to start device "{device.device}": Parent device "{bridge}" doesn\'t exist')
-        host_name = config.get("host_name") or veth.new_host_name()
+        host_name = veth.choose_host_name(device)
         if network is not None:
             await addressing.reserve(device, network)
         settings = veth.settings_of(device, host_name, bridge, _mtu(config, network, bridge))

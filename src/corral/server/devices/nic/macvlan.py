@@ -61,19 +61,23 @@ class MacvlanNic:
         assert attachment.nic is not None
         assert attachment.release is not None
         try:
-            await in_thread(_plug, dict(attachment.nic.settings), device.pid)
+            await in_thread(_plug, dict(attachment.nic.settings), _passing_name(device), device.pid)
         except BaseException:
             await attachment.release()
             raise
         return attachment.volatile
 
     async def unplug(self, device: DeviceContext) -> None:
-        await in_thread(_unplug, veth.name_of(device), device.pid)
+        await in_thread(_unplug, veth.name_of(device), _passing_name(device), device.pid)
         await self.detach(device)
 
 
-def _plug(settings: Mapping[str, str], pid: int) -> None:
-    made = veth.new_host_name().replace("veth", "mac", 1)
+def _passing_name(device: DeviceContext) -> str:
+    """The interface's name on its way into the container."""
+    return (device.volatile.get("host_name") or veth.new_host_name()).replace("veth", "mac", 1)
+
+
+def _plug(settings: Mapping[str, str], made: str, pid: int) -> None:
     with Netlink() as host:
         host.create_macvlan(made, settings["link"], mac=settings["hwaddr"])
         try:
@@ -91,8 +95,10 @@ def _plug(settings: Mapping[str, str], pid: int) -> None:
         os.close(namespace)
 
 
-def _unplug(name: str, pid: int) -> None:
-    """Delete the interface in the container; does nothing where it is gone or was renamed."""
+def _unplug(name: str, passing_name: str, pid: int) -> None:
+    """Delete the interface in the container, or on its way there; does nothing where it is gone or was renamed."""
+    with Netlink() as host:
+        host.ensure_link_deleted(passing_name)
     try:
         namespace = os.pidfd_open(pid)
     except ProcessLookupError:

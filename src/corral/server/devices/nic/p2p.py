@@ -45,7 +45,7 @@ class P2pNic:
         return veth.prepare_identity(device)
 
     async def attach(self, device: DeviceContext) -> Attachment:
-        host_name = device.config.get("host_name") or veth.new_host_name()
+        host_name = veth.choose_host_name(device)
         settings = veth.settings_of(device, host_name, mtu=device.config.get("mtu", ""))
         return Attachment(
             nic=Nic(settings, host_name),

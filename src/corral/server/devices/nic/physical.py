@@ -84,7 +84,12 @@ class PhysicalNic:
 
     async def unplug(self, device: DeviceContext) -> None:
         await _hold_namespace(device)
-        await self.detach(device)
+        volatile = device.volatile
+        if parents.CREATED not in volatile:
+            # A daemon died before it remembered what it plugs in.
+            config = await parents.resolve(device, NetworkType.PHYSICAL)
+            volatile = {"host_name": vlans.interface_of(config["parent"], config.get("vlan", ""))}
+        await self._give_back(device, volatile)
 
 
 def _namespace_file(device: DeviceContext) -> Path:

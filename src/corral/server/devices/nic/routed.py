@@ -121,7 +121,7 @@ class RoutedNic:
     async def attach(self, device: DeviceContext) -> Attachment:
         config = {key: value for key, value in device.config.items() if value}
         link, created = await parents.ensure(device, config) if config.get("parent") else ("", False)
-        host_name = config.get("host_name") or veth.new_host_name()
+        host_name = veth.choose_host_name(device)
         volatile: dict[str, str | None] = {"host_name": host_name}
         if config.get("vlan"):
             volatile[parents.CREATED] = str(created).lower()

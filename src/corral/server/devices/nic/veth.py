@@ -40,6 +40,11 @@ def prepare_identity(device: DeviceContext) -> dict[str, str | None]:
     return made
 
 
+def choose_host_name(device: DeviceContext) -> str:
+    """A name for the host's end that is to be made: the config's, the one chosen for a running instance, or any."""
+    return device.config.get("host_name") or (device.volatile.get("host_name") if device.pid else "") or new_host_name()
+
+
 def name_of(device: DeviceContext) -> str:
     """The interface's name inside."""
     return device.config.get("name") or device.volatile.get("name", "eth0")

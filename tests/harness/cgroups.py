@@ -1,0 +1,13 @@
+"""The control groups of containers as the kernel shows them."""
+
+from pathlib import Path
+
+
+def cgroup_file(pid: int, controller: str, v1: str, v2: str) -> Path:
+    """A file of a container's control group, by the version that the host has."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            return Path("/sys/fs/cgroup", controller, path.lstrip("/").split("/")[0], v1)
+    path = next(line for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if line.startswith("0::"))
+    return Path("/sys/fs/cgroup", path[3:].lstrip("/").split("/")[0], v2)
