@@ -79,3 +79,24 @@ def test_manual_pages(ours: Client, tmp_path: Path) -> None:
     assert ".SH OPTIONS OF ALL COMMANDS" in page
     assert (tmp_path / "lxc.1").read_text().count(".BR") > 20
     assert "does not exist" in ours.fails("manpage", str(tmp_path / "nope"))
+
+
+def test_a_move_changes_what_it_is_told_to(ours: Client, profile: str, make_instance: Callable[..., str]) -> None:
+    name = make_instance(start=False, config={"user.old": "1", "user.kept": "2"})
+    ours("storage", "create", "other", "dir")
+    try:
+        flags = ("-c", "user.old=", "-c", "user.new=3", "-d", "root,size=1GiB", "-p", "default", "-p", profile)
+        ours("move", name, "--storage", "other", *flags)
+        shown = ours("config", "show", name)
+        assert 'user.new: "3"' in shown
+        assert 'user.kept: "2"' in shown
+        assert "user.old" not in shown
+        assert "size: 1GiB" in shown
+        assert "pool: other" in shown
+        assert f"- {profile}\n" in shown
+        assert "volatile" in ours.fails("move", name, "--storage", "default", "-c", "volatile.nonsense=x")
+        ours("move", name, "--storage", "default", "--no-profiles")
+        assert "profiles: []" in ours("config", "show", name)
+    finally:
+        ours("delete", "--force", name)
+        ours("storage", "delete", "other")

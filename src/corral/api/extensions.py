@@ -235,6 +235,7 @@ EXTENSIONS = (
     "event_lifecycle_name_and_project",
     "instances_nic_limits_priority",
     "operation_wait",
+    "instance_move_config",
     "server_instance_type_info",
     "server_version_lts",
     "instances_files_modify_permissions",

@@ -74,7 +74,7 @@ class InstancePostTarget(msgspec.Struct, kw_only=True):
 
 
 class InstancePost(msgspec.Struct, kw_only=True):
-    """A rename or a migration."""
+    """A rename or a migration. The last three are put over what the instance has; they are spelled so."""
 
     name: str = ""
     migration: bool = False
@@ -85,6 +85,9 @@ class InstancePost(msgspec.Struct, kw_only=True):
     pool: str = ""
     project: str = ""
     allow_inconsistent: bool = False
+    config: Config | None = msgspec.field(default=None, name="Config")
+    devices: Devices | None = msgspec.field(default=None, name="Devices")
+    profiles: list[str] | None = msgspec.field(default=None, name="Profiles")
 
 
 class InstanceRebuildPost(msgspec.Struct, kw_only=True):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from corral.cli import keyed
 from corral.cli.command import Command, Invocation
 from corral.cli.commands.copy import COPY_FLAGS, TRANSFER_MODES, Plan, copy_instance
 from corral.cli.commands.delete import snapshot_path
 from corral.cli.progress import Progress
+from corral.cli.session import parse_device_overrides
 from corral.client.server import escape
 from corral.errors import CorralError
 from corral.units import is_true
@@ -66,6 +68,20 @@ def rename(server: Server, source: str, target: str) -> None:
     server.run("POST", snapshot_path(source), {"name": name, "migration": False})
 
 
+def _overrides(invocation: Invocation, server: Server, path: str) -> dict[str, Any]:
+    """What the instance gets at its new place."""
+    found: dict[str, Any] = {}
+    if invocation.texts("config"):
+        found["Config"] = keyed.pairs(invocation.texts("config"), "Bad key=value pair")
+    wanted = parse_device_overrides(invocation.texts("device"))
+    if wanted:
+        present = server.get(path).get("expanded_devices") or {}
+        found["Devices"] = {name: {**present.get(name, {}), **settings} for name, settings in wanted.items()}
+    if invocation.texts("profile") or invocation.switch("no-profiles"):
+        found["Profiles"] = invocation.texts("profile")
+    return found
+
+
 def _migrate(invocation: Invocation, server: Server, source: str, target: str) -> None:
     """Have one server move an instance to another pool, project or member."""
     if not source:
@@ -85,6 +101,7 @@ def _migrate(invocation: Invocation, server: Server, source: str, target: str) -
     if member:
         server = server.with_target(member)
     path = snapshot_path(source) if "/" in source else f"/instances/{escape(source)}"
+    body.update(_overrides(invocation, server, path))
     try:
         Progress(invocation.session, "Transferring instance: %s").run(server, "POST", path, body)
     except CorralError as error:

@@ -1,8 +1,8 @@
 """Moves stopped instances to another pool, project or name: one transaction moves them once the new volume is whole."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from corral.api.urls import url
 from corral.errors import AlreadyExists, InvalidRequest
@@ -24,6 +24,7 @@ from corral.server.instances import (
     snapshot_store,
     start,
     store,
+    validation,
 )
 from corral.server.instances.model import Instance, Snapshot
 from corral.server.projects import permissions
@@ -42,12 +43,23 @@ PENDING = "move "
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Where an instance goes; empty fields stay as they are."""
+    """Where an instance goes, and what changes by that; empty fields stay as they are.
+
+    `config` and `devices` are put over those that there are (an empty value removes a key), `profiles` replace them.
+    """
 
     name: str
     project: str = ""
     pool: str = ""
     instance_only: bool = False
+    config: Mapping[str, str] = field(default_factory=dict)
+    devices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    profiles: Sequence[str] | None = None
+
+    @property
+    def changes_record(self) -> bool:
+        """Whether more than the place changes."""
+        return bool(self.config or self.devices) or self.profiles is not None
 
 
 async def move_instance(context: Context, project: str, name: str, move: Move) -> None:
@@ -62,6 +74,8 @@ async def move_instance(context: Context, project: str, name: str, move: Move) -
         source = await root_volume.get(context, instance)
         _, root = registry.find_root_disk(target.expanded_devices)
         if (target.project, target.name, root["pool"]) == (instance.project, instance.name, source.pool.name):
+            if move.changes_record:
+                raise InvalidRequest("The instance is there already: change its configuration by an update")
             return
         volatile = await create.check_expanded(context, target)
         files.release(context, instance.id)
@@ -90,20 +104,34 @@ def _preview(tx: Tx, instance: Instance, move: Move) -> tuple[Instance, list[Sna
     project, name = move.project or instance.project, move.name or instance.name
     if (project, name) != (instance.project, instance.name) and name in store.list_names(tx, project):
         raise AlreadyExists(f'Instance "{name}" already exists')
-    profiles = store.get_profiles(tx, project, instance.profiles)
+    names = instance.profiles if move.profiles is None else tuple(move.profiles)
+    profiles = store.get_profiles(tx, project, names)
+    config = {key: value for key, value in {**instance.config, **move.config}.items() if value}
+    own_devices = {**instance.devices, **{key: dict(device) for key, device in move.devices.items()}}
+    _check_overrides(tx, instance, move, project)
+    # Whatever its new devices and profiles say: only who names a pool has it moved there.
     pool = move.pool or registry.find_root_disk(instance.expanded_devices)[1]["pool"]
     storage.get_pool(tx, pool)
-    devices = expand.with_root_in(pool, instance.devices, expand.expand_devices(profiles, {}))
+    devices = expand.with_root_in(pool, own_devices, expand.expand_devices(profiles, {}))
     target = replace(
         instance,
         project=project,
         name=name,
+        config=config,
         devices=devices,
-        expanded_config=expand.expand_config(profiles, instance.config),
+        profiles=names,
+        expanded_config=expand.expand_config(profiles, config),
         expanded_devices=expand.expand_devices(profiles, devices),
     )
     snapshots = [] if move.instance_only else store.list_snapshots(tx, [instance.id]).get(instance.id, [])
     return target, snapshots
+
+
+def _check_overrides(tx: Tx, instance: Instance, move: Move, project: str) -> None:
+    """What a client may not set when an instance is made, it may not set by a move."""
+    validation.check_config(move.config, instance.type)
+    validation.check_devices(move.devices, instance.type, expanded=False)
+    permissions.check_volatile(tx, project, instance.type.value, instance.name, move.config, {})
 
 
 async def _move(context: Context, instance: Instance, source: Volume, target: _Target) -> None:
@@ -128,7 +156,7 @@ async def _move(context: Context, instance: Instance, source: Volume, target: _T
 def _commit(tx: Tx, instance: Instance, source: Volume, volume: Volume, target: _Target) -> None:
     """From here on the instance is at its new place; what is left of the old one a restarted daemon removes."""
     new = target.instance
-    store.move_instance(tx, instance, new.project, new.name, new.devices)
+    store.move_instance(tx, instance, new)
     permissions.check(tx, new.project, "instance creation")
     kept = {one.name for one in target.snapshots}
     for one in store.list_snapshots(tx, [instance.id]).get(instance.id, []):

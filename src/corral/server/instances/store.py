@@ -300,21 +300,21 @@ def rename_instance(tx: Tx, instance: Instance, name: str) -> Instance:
     return reload(tx, instance.id)
 
 
-def move_instance(
-    tx: Tx, instance: Instance, project: str, name: str, devices: Mapping[str, Mapping[str, str]]
-) -> None:
-    """Give an instance to another project, under a name; AlreadyExists where it is taken."""
+def move_instance(tx: Tx, instance: Instance, new: Instance) -> None:
+    """Give an instance the project, name, config, devices and profiles of `new`; AlreadyExists where it is taken."""
     try:
         tx.execute(
             "UPDATE instances SET name = ?, project_id = (SELECT id FROM projects WHERE name = ?) WHERE id = ?",
-            name,
-            project,
+            new.name,
+            new.project,
             instance.id,
         )
     except sqlite3.IntegrityError as error:
-        raise AlreadyExists(f'Instance "{name}" already exists') from error
-    rows.write_devices(tx, "instance", instance.id, devices)
-    write_profiles(tx, instance.id, project, instance.profiles)
+        raise AlreadyExists(f'Instance "{new.name}" already exists') from error
+    if new.config != instance.config:
+        rows.write_config(tx, "instances_config", "instance_id", instance.id, new.config)
+    rows.write_devices(tx, "instance", instance.id, new.devices)
+    write_profiles(tx, instance.id, new.project, new.profiles)
 
 
 def delete_instance(tx: Tx, instance_id: int) -> None:

@@ -265,7 +265,7 @@ def _move_instance(request: Request, instance: Instance, body: InstancePost) -> 
         move.move_instance,
         request.project,
         instance.name,
-        move.Move(body.name, body.project, body.pool, alone),
+        move.Move(body.name, body.project, body.pool, alone, body.config or {}, body.devices or {}, body.profiles),
     )
 
 
