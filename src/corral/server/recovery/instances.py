@@ -19,6 +19,7 @@ from corral.server.instances import (
     boot,
     create,
     expand,
+    identities,
     imported,
     root_volume,
     store,
@@ -88,6 +89,8 @@ def _plan(tx: Tx, found: Found, runs: bool) -> _Plan:
     profiles = store.get_profiles(tx, found.project, described.profiles or [])
     inherited = expand.expand_devices(profiles, {})
     config = dict(described.config or {}) if runs else imported.own_config(tx, described.config or {})
+    # The description does not hold it, for the sake of LXD 5.0.2.
+    config.setdefault(identities.GENERATION, identities.new_generation())
     clients = {key: value for key, value in config.items() if not key.startswith("volatile.")}
     devices = expand.with_root_in(found.pool.name, described.devices or {}, inherited)
     validation.check_config(clients, InstanceType.CONTAINER)
