@@ -58,6 +58,13 @@ def volatile_to_forget(old: Instance, new: Instance, changes: DeviceChanges) -> 
     return gone
 
 
+def with_what_runs(old: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
+    """A config with what the devices of a running container remember of its run: a client that read it earlier, and
+    does not ask whether it is still so, must not replace that. Pure."""
+    kept = {key: value for key, value in wanted.items() if not attach.is_of_one_run(key)}
+    return kept | {key: value for key, value in old.items() if attach.is_of_one_run(key)}
+
+
 @dataclass(slots=True)
 class Note:
     """The note of a change that is under way; none where the instance does not run."""

@@ -60,7 +60,11 @@ def _show_guest_api(context: Context, instance: Instance, container: RunningCont
 
 
 def _apply(instance: Instance, container: RunningContainer, facts: HostFacts, names: list[str]) -> None:
-    group = container.cgroup(facts.hierarchies)
+    try:
+        group = container.cgroup(facts.hierarchies)
+    except ConnectionRefusedError:
+        # It just ended: the next start sets all limits.
+        return
     settings = compose_limits(instance.expanded_config, facts, live=True)
     wanted = {controller for key in names for controller in _CONTROLLERS.get(key.split(".")[1], ())}
     if {"limits.cpu", "limits.cpu.nodes"} & set(names) and not instance.expanded_config.get("limits.cpu"):

@@ -17,6 +17,7 @@ from corral.server.instances.running import RunningContainer
 from corral.server.instances.spec import HostFacts
 
 ALREADY_STOPPED = "The instance is already stopped"
+NOT_RUNNING = "The container isn't running"
 
 
 @contextlib.asynccontextmanager
@@ -179,13 +180,16 @@ async def unfreeze_instance(context: Context, project: str, name: str) -> None:
 def _running_container(context: Context, instance: Instance) -> RunningContainer:
     container = running.find(context, instance)
     if container is None:
-        raise InvalidRequest("The container isn't running")
+        raise InvalidRequest(NOT_RUNNING)
     return container
 
 
 def set_frozen(context: Context, container: RunningContainer, frozen: bool) -> None:
     """Halt the processes of a container or let them go on. It waits: call it in a thread."""
-    group = container.cgroup(context.parts[HostFacts].hierarchies)
+    try:
+        group = container.cgroup(context.parts[HostFacts].hierarchies)
+    except ConnectionRefusedError as error:
+        raise InvalidRequest(NOT_RUNNING) from error
     try:
         if frozen:
             group.freeze()
@@ -195,3 +199,6 @@ def set_frozen(context: Context, container: RunningContainer, frozen: bool) -> N
         if frozen:
             group.thaw()
         raise InternalError(f"Failed to freeze {container.name}: {error}") from error
+    except FileNotFoundError as error:
+        # It just ended, and its control groups with it.
+        raise InvalidRequest(NOT_RUNNING) from error

@@ -188,6 +188,8 @@ async def _apply(context: Context, old: Instance, new: Instance, change: Change)
         await apparmor.check(context, new)
     changes = device_changes.plan(old, new)
     config = dict(change.config)
+    if running.find(context, old) is not None:
+        config = device_changes.with_what_runs(old.config, config)
     for key in device_changes.volatile_to_forget(old, new, changes):
         if config.get(key) == old.config.get(key):
             config.pop(key, None)

@@ -1,0 +1,49 @@
+"""Changes of devices: the pure parts."""
+
+from pathlib import Path
+
+from corral.server.instances import device_changes, device_journal
+from corral.server.instances.device_journal import Journal
+
+NIC = {"type": "nic", "nictype": "p2p"}
+
+
+def test_what_runs_is_the_daemons() -> None:
+    old = {
+        "volatile.a.host_name": "veth1",
+        "volatile.a.last_state.mtu": "1500",
+        "volatile.a.hwaddr": "x",
+        "user.a": "1",
+    }
+    stale = {"volatile.a.host_name": "veth0", "volatile.b.host_name": "veth2", "volatile.a.hwaddr": "y", "user.b": "2"}
+    assert device_changes.with_what_runs(old, stale) == {
+        "volatile.a.host_name": "veth1",
+        "volatile.a.last_state.mtu": "1500",
+        "volatile.a.hwaddr": "y",
+        "user.b": "2",
+    }
+
+
+def journal(*, prepared: bool) -> Journal:
+    before, after = {"a": NIC}, {"a": {**NIC, "name": "eth5"}, "b": NIC}
+    return Journal(before, after, {}, {}, {"volatile.a.host_name": "v0"}, {"volatile.b.host_name": "v1"}, [], prepared)
+
+
+def test_a_note_survives_its_file(tmp_path: Path) -> None:
+    directory = tmp_path / "devices" / "c1"
+    assert device_journal.find(directory) is None
+    device_journal.write(directory, journal(prepared=True))
+    assert device_journal.find(directory) == journal(prepared=True)
+    device_journal.remove(directory)
+    assert not directory.exists()
+
+
+def test_a_note_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    (tmp_path / "changing").write_text('{"before": 1}')
+    assert device_journal.find(tmp_path) is None
+
+
+def test_before_all_is_prepared_nothing_came_in() -> None:
+    assert [name for name, _, _ in journal(prepared=False).plugged] == ["a"]
+    assert [name for name, _, _ in journal(prepared=True).plugged] == ["a", "b", "a"]
+    assert journal(prepared=False).names == {"a", "b"}
