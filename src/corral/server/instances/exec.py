@@ -106,7 +106,10 @@ async def start(target: Target, body: InstanceExecPost, stdio: tuple[int, int, i
     try:
         groups = container.groups
         if groups is None:
-            groups = await in_thread(container.cgroup, context.parts[HostFacts].hierarchies)
+            try:
+                groups = await in_thread(container.cgroup, context.parts[HostFacts].hierarchies)
+            except ConnectionRefusedError as error:
+                raise InvalidRequest("Instance is not running") from error
         idmap = idmaps.of_text(instance.config.get("volatile.idmap.current"))
         environment = compose_environment(instance, body, container.init_pid)
         request = ExecRequest(
