@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -204,3 +205,33 @@ def test_a_forced_shutdown_waits_for_no_operation(daemon: Daemon, api: Api, inst
     assert time.monotonic() - started < 45
     until(lambda: not daemon.running, "the daemon has ended")
     daemon.start()
+
+
+def test_the_host_went_down_without_a_word(daemon: Daemon, api: Api, make_instance: Make, tmp_path: Path) -> None:
+    """Nothing of a run is left but files: what ran is started again with its devices, what was stopped is not."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "shown").touch()
+    devices = {
+        "eth0": {"type": "none"},
+        "disk": {"type": "disk", "source": str(tmp_path), "path": "/mnt/shown"},
+        "door": {"type": "proxy", "listen": f"unix:{tmp_path}/door", "connect": "tcp:127.0.0.1:1"},
+        "node": {"type": "unix-char", "source": "/dev/null", "path": "/dev/extra"},
+    }
+    ran, stopped = make_instance(devices=devices), make_instance(start=False)
+    never = make_instance(config={"boot.autostart": "false"})
+    pids = [api.get(f"/1.0/instances/{name}/state")["pid"] for name in (ran, never)]
+    daemon.kill()
+    place = daemon.state_dir / "devices" / ran
+    helper = int((place / "proxy.door").read_text().split()[0])
+    for pid in (*pids, helper):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the containers are gone")
+    subprocess.run(["umount", "-l", *place.glob("disk.*"), *place.glob("unix.*")], check=False, capture_output=True)
+    shutil.rmtree(daemon.state_dir / "run")
+    daemon.start()
+    until(lambda: api.get(f"/1.0/instances/{ran}")["status"] == "Running", "it runs again")
+    assert api.execute(ran, "sh", "-c", "test -e /mnt/shown/shown && test -c /dev/extra") == 0
+    assert (tmp_path / "door").is_socket()
+    assert api.get(f"/1.0/instances/{ran}/state")["pid"] not in pids
+    for name in (stopped, never):
+        assert api.get(f"/1.0/instances/{name}")["status"] == "Stopped"
