@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.server.instances import host_limits
+from corral.server.instances.limits import host_limits
 from harness.api import Api, ApiError
 from harness.daemon import Daemon
 from harness.waiting import until

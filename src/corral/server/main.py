@@ -32,8 +32,11 @@ from corral.server.images import delete as images
 from corral.server.images import update as image_updates
 from corral.server.images.model import ImageDeleted, ImageRefreshed, ImageReplaced
 from corral.server.images.preferences import Preferences, ServerPreferences
-from corral.server.instances import backup_file, backups, image_source, log_expiry, scheduling
 from corral.server.instances import boot as instances
+from corral.server.instances.backup import backup_file, backups
+from corral.server.instances.copies import image_source
+from corral.server.instances.sessions import log_expiry
+from corral.server.instances.snapshots import scheduling
 from corral.server.lifetime import Lifetime
 from corral.server.locks import Locks
 from corral.server.networks import startup as networks

@@ -14,43 +14,36 @@ from corral.server.host.liblxc_socket import scan_running
 from corral.server.host.threads import in_thread
 from corral.server.host.zygote import Zygote
 from corral.server.instances import (
-    apparmor,
-    attach,
     busy,
     delete,
-    device_changes,
     exits,
     facts,
-    host_limits,
-    hotplug,
-    interception,
     keys,
-    move,
     reactions,
-    refresh,
     rename,
     replacing,
     running,
-    scheduling,
-    snapshot,
-    snapshot_removal,
     start,
-    stillness,
     stop,
     store,
 )
-from corral.server.instances.backup_file import Outdated
+from corral.server.instances.attachments import attach, device_changes, hotplug
+from corral.server.instances.attachments.hotplug import Followers
+from corral.server.instances.backup.backup_file import Outdated
 from corral.server.instances.container import runtime
+from corral.server.instances.copies import move, refresh
 from corral.server.instances.criu import Criu
-from corral.server.instances.files import FileServers
-from corral.server.instances.guest_events import GuestEvents
-from corral.server.instances.hotplug import Followers
-from corral.server.instances.idmaps import HostIds
-from corral.server.instances.interception import Interceptors
+from corral.server.instances.guest.guest_events import GuestEvents
 from corral.server.instances.inventory import Inventory
+from corral.server.instances.limits import host_limits
 from corral.server.instances.metrics import Collected
 from corral.server.instances.model import Instance, containers_dir, target_path
 from corral.server.instances.running import Running
+from corral.server.instances.security import apparmor, interception
+from corral.server.instances.security.idmaps import HostIds
+from corral.server.instances.security.interception import Interceptors
+from corral.server.instances.sessions.files import FileServers
+from corral.server.instances.snapshots import scheduling, snapshot, snapshot_removal, stillness
 from corral.server.instances.spec import HostFacts
 from corral.server.keys import Config
 from corral.units import is_true

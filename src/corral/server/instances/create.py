@@ -17,21 +17,11 @@ from corral.server.images import applied_profiles
 from corral.server.images import store as images
 from corral.server.images.model import Image
 from corral.server.images.preferences import ServerPreferences
-from corral.server.instances import (
-    attach,
-    backup_file,
-    busy,
-    delete,
-    facts,
-    identities,
-    image_source,
-    names,
-    root_volume,
-    start,
-    store,
-    validation,
-)
-from corral.server.instances.image_source import RemoteOrder
+from corral.server.instances import busy, delete, facts, identities, names, root_volume, start, store, validation
+from corral.server.instances.attachments import attach
+from corral.server.instances.backup import backup_file
+from corral.server.instances.copies import image_source
+from corral.server.instances.copies.image_source import RemoteOrder
 from corral.server.instances.model import Instance, InstanceType
 from corral.server.instances.store import NewInstance
 from corral.server.projects import permissions

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from corral.errors import InvalidRequest
 from corral.server.context import Context
 from corral.server.db.database import Tx
-from corral.server.instances import backup_file, busy, running, store
+from corral.server.instances import busy, running, store
+from corral.server.instances.backup import backup_file
 from corral.server.instances.model import Instance
 from corral.server.storage import custom, custom_copies, custom_snapshots, scope
 from corral.server.storage.model import Volume, VolumeType

@@ -9,7 +9,8 @@ from corral.errors import InvalidRequest
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.host.threads import in_thread
-from corral.server.instances import apparmor, attach, busy, files, root_volume, running, snapshot_removal, start, store
+from corral.server.instances import busy, root_volume, running, start, store
+from corral.server.instances.attachments import attach
 from corral.server.instances.model import (
     Instance,
     backups_dir,
@@ -18,6 +19,9 @@ from corral.server.instances.model import (
     seccomp_path,
     target_path,
 )
+from corral.server.instances.security import apparmor
+from corral.server.instances.sessions import files
+from corral.server.instances.snapshots import snapshot_removal
 from corral.server.rollback import finish
 from corral.server.storage import store as storage
 from corral.server.storage import volumes

@@ -6,22 +6,14 @@ from corral.errors import CorralError
 from corral.server.background import Background
 from corral.server.context import Context
 from corral.server.host.threads import in_thread
-from corral.server.instances import (
-    apparmor,
-    attach,
-    busy,
-    cpus,
-    delete,
-    files,
-    hotplug,
-    interception,
-    root_volume,
-    start,
-    store,
-)
+from corral.server.instances import busy, delete, root_volume, start, store
+from corral.server.instances.attachments import attach, hotplug
 from corral.server.instances.container import runtime
+from corral.server.instances.limits import cpus
 from corral.server.instances.model import Instance, seccomp_path, target_path
 from corral.server.instances.running import Running, RunningContainer
+from corral.server.instances.security import apparmor, interception
+from corral.server.instances.sessions import files
 from corral.server.rollback import finish
 from corral.server.storage import volumes
 

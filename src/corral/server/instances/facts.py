@@ -8,8 +8,8 @@ from corral.errors import Forbidden
 from corral.product import Product
 from corral.server.host import apparmor, cgroup, features, sysfs
 from corral.server.host.idmap import parse_raw_idmap
-from corral.server.instances import host_limits
 from corral.server.instances.keys import parse_raw_lxc
+from corral.server.instances.limits import host_limits
 from corral.server.instances.spec import HostFacts
 from corral.units import is_true
 

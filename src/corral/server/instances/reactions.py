@@ -6,7 +6,8 @@ import logging
 from corral.server.context import Context
 from corral.server.host.netlink import Netlink
 from corral.server.host.threads import in_thread
-from corral.server.instances import attach, running
+from corral.server.instances import running
+from corral.server.instances.attachments import attach
 from corral.server.instances.inventory import Inventory
 from corral.server.networks.model import Network, NetworkChanged, NetworkRepaired, NetworkType
 

@@ -13,21 +13,12 @@ from corral.server.host.threads import in_thread
 from corral.server.images import store as images
 from corral.server.images.model import Image
 from corral.server.images.preferences import ServerPreferences
-from corral.server.instances import (
-    busy,
-    create,
-    files,
-    identities,
-    image_source,
-    replacing,
-    root_volume,
-    running,
-    snapshot_store,
-    start,
-    store,
-)
-from corral.server.instances.image_source import RemoteOrder
+from corral.server.instances import busy, create, identities, replacing, root_volume, running, start, store
+from corral.server.instances.copies import image_source
+from corral.server.instances.copies.image_source import RemoteOrder
 from corral.server.instances.model import Instance
+from corral.server.instances.sessions import files
+from corral.server.instances.snapshots import snapshot_store
 from corral.server.storage import keys, volumes
 from corral.server.storage.driver import StoredVolume
 from corral.server.storage.model import Volume

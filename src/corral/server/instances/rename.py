@@ -10,19 +10,12 @@ from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle
 from corral.server.host.threads import in_thread
-from corral.server.instances import (
-    apparmor,
-    attach,
-    backup_file,
-    busy,
-    files,
-    identities,
-    names,
-    root_volume,
-    running,
-    store,
-)
+from corral.server.instances import busy, identities, names, root_volume, running, store
+from corral.server.instances.attachments import attach
+from corral.server.instances.backup import backup_file
 from corral.server.instances.model import Instance, backups_dir, log_dir
+from corral.server.instances.security import apparmor
+from corral.server.instances.sessions import files
 from corral.server.rollback import finish
 from corral.server.storage import store as storage
 from corral.server.storage import volumes

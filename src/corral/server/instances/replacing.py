@@ -14,7 +14,8 @@ import msgspec
 
 from corral.server.context import Context
 from corral.server.host.threads import in_thread
-from corral.server.instances import backup_file, root_volume, store
+from corral.server.instances import root_volume, store
+from corral.server.instances.backup import backup_file
 from corral.server.instances.model import Instance
 from corral.server.instances.store import Change
 from corral.server.rollback import Rollback

@@ -11,9 +11,10 @@ from corral.server.host import cgroup
 from corral.server.host.apparmor import NO_APPARMOR, AppArmor
 from corral.server.host.cgroup import Hierarchies, Setting
 from corral.server.host.idmap import IdMap
-from corral.server.instances import keys, nvidia
+from corral.server.instances import keys
 from corral.server.instances.keys import parse_raw_lxc
 from corral.server.instances.model import Instance
+from corral.server.instances.security import nvidia
 from corral.server.keys import Config
 from corral.units import is_true
 

@@ -14,35 +14,15 @@ from corral.server.events.model import Lifecycle, format_time, utc_now
 from corral.server.host import mount
 from corral.server.host.idmap import IdMap
 from corral.server.host.threads import in_thread
-from corral.server.instances import (
-    apparmor,
-    attach,
-    backup_file,
-    busy,
-    cpus,
-    facts,
-    files,
-    guests,
-    hotplug,
-    idmaps,
-    interception,
-    kernel_modules,
-    keys,
-    network_priority,
-    nvidia,
-    replacing,
-    root_volume,
-    running,
-    seccomp,
-    snapshot_store,
-    snapshot_taking,
-    store,
-    templates,
-)
-from corral.server.instances.attach import Attached
+from corral.server.instances import busy, facts, keys, replacing, root_volume, running, store
+from corral.server.instances.attachments import attach, hotplug
+from corral.server.instances.attachments.attach import Attached
+from corral.server.instances.backup import backup_file
 from corral.server.instances.container import runtime
 from corral.server.instances.container.lxc_config import lxc_config
+from corral.server.instances.guest import guests, templates
 from corral.server.instances.inventory import Inventory
+from corral.server.instances.limits import cpus, kernel_modules, network_priority
 from corral.server.instances.model import (
     Instance,
     containers_dir,
@@ -51,6 +31,9 @@ from corral.server.instances.model import (
     target_path,
 )
 from corral.server.instances.running import Running, RunningContainer
+from corral.server.instances.security import apparmor, idmaps, interception, nvidia, seccomp
+from corral.server.instances.sessions import files
+from corral.server.instances.snapshots import snapshot_store, snapshot_taking
 from corral.server.instances.spec import HostFacts, InstanceSpec, Paths, compose
 from corral.server.operations.model import report
 from corral.server.rollback import Rollback

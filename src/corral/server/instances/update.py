@@ -15,28 +15,25 @@ from corral.server.devices import registry
 from corral.server.devices.disk import is_root_disk
 from corral.server.devices.model import Placed
 from corral.server.instances import (
-    apparmor,
-    backup_file,
     busy,
-    device_changes,
-    device_journal,
     expand,
     facts,
-    guest_events,
-    hotplug,
     identities,
-    idmaps,
     keys,
-    live,
     root_volume,
     running,
-    snapshot,
     start,
     store,
     validation,
 )
+from corral.server.instances.attachments import device_changes, device_journal, hotplug
+from corral.server.instances.backup import backup_file
+from corral.server.instances.guest import guest_events
 from corral.server.instances.inventory import Inventory
+from corral.server.instances.limits import live
 from corral.server.instances.model import Instance, devices_dir
+from corral.server.instances.security import apparmor, idmaps
+from corral.server.instances.snapshots import snapshot
 from corral.server.instances.spec import HostFacts, check_io_weight
 from corral.server.instances.store import Change
 from corral.server.projects import permissions

@@ -12,7 +12,7 @@ import msgspec
 
 from corral.errors import CorralError, InternalError, InvalidRequest
 from corral.server.context import Context
-from corral.server.instances.channels import Channel, Connections, Disconnected, Message
+from corral.server.instances.sessions.channels import Channel, Connections, Disconnected, Message
 from corral.server.migration import wire
 from corral.server.migration.wire import Control, Header
 from corral.server.outbound.http import Outbound

@@ -12,28 +12,25 @@ from corral.server.devices import registry
 from corral.server.events.model import format_time, utc_now
 from corral.server.host.threads import in_thread
 from corral.server.instances import (
-    backup_file,
     busy,
     create,
     expand,
-    files,
     identities,
-    imported,
     names,
-    refresh,
     root_volume,
     running,
-    snapshot_copies,
-    snapshot_removal,
-    snapshot_store,
     start,
     store,
     validation,
 )
-from corral.server.instances.channels import Connections
-from corral.server.instances.copy import clients_config
+from corral.server.instances.backup import backup_file, imported
+from corral.server.instances.copies import refresh
+from corral.server.instances.copies.copy import clients_config
 from corral.server.instances.create import Filling
 from corral.server.instances.model import Devices, Instance, InstanceType, Profile, Snapshot
+from corral.server.instances.sessions import files
+from corral.server.instances.sessions.channels import Connections
+from corral.server.instances.snapshots import snapshot_copies, snapshot_removal, snapshot_store
 from corral.server.instances.store import NewInstance
 from corral.server.migration import receiving, records
 from corral.server.migration.receiving import Reception

@@ -7,9 +7,12 @@ from typing import Any
 from corral.errors import InvalidRequest, NotSupported
 from corral.server.context import Context
 from corral.server.db.database import Tx
-from corral.server.instances import backup_file, busy, criu, idmaps, root_volume, running, stillness, store
-from corral.server.instances.channels import Connections
+from corral.server.instances import busy, criu, root_volume, running, store
+from corral.server.instances.backup import backup_file
 from corral.server.instances.model import Instance, Snapshot
+from corral.server.instances.security import idmaps
+from corral.server.instances.sessions.channels import Connections
+from corral.server.instances.snapshots import stillness
 from corral.server.migration import records, trees, wire
 from corral.server.migration.session import Remote, Session, open_session
 from corral.server.migration.wire import Header, SnapshotRecord

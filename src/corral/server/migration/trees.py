@@ -9,7 +9,7 @@ from pathlib import Path
 
 from corral.errors import CommandFailed
 from corral.server.host import fdio, python_helper
-from corral.server.instances.channels import Channel, Disconnected, pump_out
+from corral.server.instances.sessions.channels import Channel, Disconnected, pump_out
 from corral.server.migration import wire
 from corral.server.storage.tree import COPY_TIMEOUT_S, VANISHED
 from corral.units import is_true

@@ -8,7 +8,7 @@ from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle, format_time, utc_now
 from corral.server.instances import custom_volumes
-from corral.server.instances.channels import Connections
+from corral.server.instances.sessions.channels import Connections
 from corral.server.migration import receiving, records
 from corral.server.migration.receiving import Reception
 from corral.server.migration.session import Remote, open_session

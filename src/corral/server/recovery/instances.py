@@ -13,18 +13,9 @@ from corral.server.devices import registry
 from corral.server.events.model import format_time, utc_now
 from corral.server.host.liblxc_socket import scan_running
 from corral.server.host.threads import in_thread
-from corral.server.instances import (
-    attach,
-    backup_file,
-    boot,
-    create,
-    expand,
-    identities,
-    imported,
-    root_volume,
-    store,
-    validation,
-)
+from corral.server.instances import boot, create, expand, identities, root_volume, store, validation
+from corral.server.instances.attachments import attach
+from corral.server.instances.backup import backup_file, imported
 from corral.server.instances.model import Instance, InstanceType, Snapshot, containers_dir, storage_name
 from corral.server.instances.running import Running
 from corral.server.instances.store import NewInstance

@@ -18,8 +18,8 @@ from corral.server.events.model import Lifecycle
 from corral.server.host.threads import in_thread
 from corral.server.images import store as images
 from corral.server.images.model import Image
-from corral.server.instances import guest_events, guests
-from corral.server.instances.guest_events import GuestEvents
+from corral.server.instances.guest import guest_events, guests
+from corral.server.instances.guest.guest_events import GuestEvents
 from corral.server.instances.model import Instance
 from corral.server.projects import store as projects
 from corral.server.rest import files, responses, websocket

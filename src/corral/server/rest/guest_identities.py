@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from corral.server.host import peers, pidfd
 from corral.server.host.peers import Peer
-from corral.server.instances import guests
+from corral.server.instances.guest import guests
 from corral.server.instances.running import Running
 
 MOST_REMEMBERED = 64

@@ -20,8 +20,8 @@ from corral.server.context import Context
 from corral.server.host import peers
 from corral.server.host.peers import Peer
 from corral.server.host.threads import in_thread
-from corral.server.instances import guests
-from corral.server.instances.guest_events import GuestEvents
+from corral.server.instances.guest import guests
+from corral.server.instances.guest.guest_events import GuestEvents
 from corral.server.instances.inventory import Inventory
 from corral.server.instances.running import Running
 from corral.server.rest import guest_api

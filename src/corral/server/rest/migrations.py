@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from corral.errors import InvalidRequest
-from corral.server.instances.channels import Connections
+from corral.server.instances.sessions.channels import Connections
 from corral.server.migration.session import NAMES, Remote
 from corral.server.operations.model import Operation
 from corral.server.rest import streams

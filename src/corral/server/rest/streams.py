@@ -12,7 +12,7 @@ from aiohttp.abc import AbstractStreamWriter
 from corral.errors import InvalidRequest
 from corral.server.host import fdio
 from corral.server.host.threads import in_thread_abandonable
-from corral.server.instances.channels import Connections, Disconnected, Message
+from corral.server.instances.sessions.channels import Connections, Disconnected, Message
 
 PING_S = 10.0
 MAX_MESSAGE = 64 * 1024 * 1024

@@ -10,7 +10,7 @@ import pytest
 
 from corral.server.host import apparmor
 from corral.server.host.apparmor import AppArmor, Profiles, patterns_besides, profile_name
-from corral.server.instances.apparmor_profile import Confinement, render_profile
+from corral.server.instances.security.apparmor_profile import Confinement, render_profile
 
 ABI = Path("/etc/apparmor.d/abi/3.0")
 PLAIN = Confinement("lxd-c1_</var/lib/lxd>")

@@ -7,10 +7,10 @@ import pytest
 
 from corral.api.instance_exec import InstanceExecPost
 from corral.errors import AlreadyExists, Forbidden, InternalError, InvalidRequest, NotFound
-from corral.server.instances import exec as commands
-from corral.server.instances import files, logs
-from corral.server.instances.channels import Connections, Disconnected, Message, pump_in, pump_out
 from corral.server.instances.model import Instance
+from corral.server.instances.sessions import exec as commands
+from corral.server.instances.sessions import files, logs
+from corral.server.instances.sessions.channels import Connections, Disconnected, Message, pump_in, pump_out
 from harness import records
 
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from corral.server.instances import device_changes, device_journal
-from corral.server.instances.device_journal import Journal
+from corral.server.instances.attachments import device_changes, device_journal
+from corral.server.instances.attachments.device_journal import Journal
 
 NIC = {"type": "nic", "nictype": "p2p"}
 

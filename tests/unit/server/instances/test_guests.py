@@ -6,10 +6,10 @@ import pytest
 
 from corral.server.host.idmap import IdRange
 from corral.server.host.peers import Namespace
-from corral.server.instances import guest_events, guests
-from corral.server.instances.guest_events import QUEUE_LENGTH, GuestEvents
-from corral.server.instances.guests import Suspect
-from corral.server.instances.idmaps import HostIds, plan, to_text
+from corral.server.instances.guest import guest_events, guests
+from corral.server.instances.guest.guest_events import QUEUE_LENGTH, GuestEvents
+from corral.server.instances.guest.guests import Suspect
+from corral.server.instances.security.idmaps import HostIds, plan, to_text
 from harness import records
 
 HOST, C1, C2, INNER, SHARED = (Namespace(4, number) for number in range(5))

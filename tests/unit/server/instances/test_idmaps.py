@@ -4,8 +4,8 @@ import pytest
 
 from corral.errors import InvalidRequest, NotSupported
 from corral.server.host.idmap import IdRange
-from corral.server.instances import idmaps
-from corral.server.instances.idmaps import HostIds, find_free, of_text, plan, to_text
+from corral.server.instances.security import idmaps
+from corral.server.instances.security.idmaps import HostIds, find_free, of_text, plan, to_text
 
 HOST = HostIds(IdRange(100000, 1000000), IdRange(200000, 1000000))
 

@@ -4,8 +4,8 @@ import pytest
 
 from corral.errors import InvalidRequest
 from corral.server.backups.index import Description, IndexedSnapshot
+from corral.server.instances.backup.imported import kept_config, plan_snapshots, volume_config
 from corral.server.instances.expand import with_root_in
-from corral.server.instances.imported import kept_config, plan_snapshots, volume_config
 
 
 def test_the_root_disk_goes_to_the_pool() -> None:

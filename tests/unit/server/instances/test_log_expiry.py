@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from corral.server.instances import log_expiry
+from corral.server.instances.sessions import log_expiry
 
 NOW = 1_800_000_000.0
 HOUR = 3600.0

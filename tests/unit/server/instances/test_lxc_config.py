@@ -10,9 +10,9 @@ from corral.server.devices.model import Attachment, Mount, Nic
 from corral.server.host.apparmor import AppArmor
 from corral.server.host.cgroup import Hierarchies
 from corral.server.host.idmap import IdRange
-from corral.server.instances import idmaps, nvidia
 from corral.server.instances.container.lxc_config import lxc_config
 from corral.server.instances.model import Instance
+from corral.server.instances.security import idmaps, nvidia
 from corral.server.instances.spec import (
     HostFacts,
     InstanceSpec,

@@ -6,7 +6,7 @@ import pytest
 
 from corral.errors import InvalidRequest
 from corral.server.host.cgroup import Cgroup, Hierarchies
-from corral.server.instances.network_priority import set_priority
+from corral.server.instances.limits.network_priority import set_priority
 
 
 def test_it_is_set_for_each_interface(tmp_path: Path) -> None:

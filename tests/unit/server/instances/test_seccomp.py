@@ -7,9 +7,9 @@ import pytest
 
 from corral.errors import InvalidRequest, NotSupported
 from corral.server.host.cgroup import Hierarchies
-from corral.server.instances import interception
 from corral.server.instances.keys import parse_fuse
-from corral.server.instances.seccomp import render_policy
+from corral.server.instances.security import interception
+from corral.server.instances.security.seccomp import render_policy
 from corral.server.instances.spec import HostFacts
 
 FACTS = HostFacts(Hierarchies({}, Path("/sys/fs/cgroup")), 1 << 30, (0,), has_swap_limit=True)

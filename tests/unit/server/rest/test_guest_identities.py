@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from corral.server.host.peers import Peer
-from corral.server.instances import guests
+from corral.server.instances.guest import guests
 from corral.server.instances.running import Running
 from corral.server.rest.guest_identities import MOST_REMEMBERED, Identities
 

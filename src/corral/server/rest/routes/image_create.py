@@ -14,7 +14,7 @@ from corral.server.images.model import Wanted
 from corral.server.images.recipe import Recipe
 from corral.server.images.remote.model import RemoteSource
 from corral.server.images.spool import Spool
-from corral.server.instances import publish
+from corral.server.instances.copies import publish
 from corral.server.operations.model import Operation
 from corral.server.operations.registry import Operations
 from corral.server.outbound.http import check_url

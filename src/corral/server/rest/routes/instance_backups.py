@@ -10,7 +10,7 @@ from corral.server.backups import archive, kept, store
 from corral.server.backups.kept import Owner
 from corral.server.backups.store import NEVER, Backup
 from corral.server.events.model import format_time, utc_now
-from corral.server.instances import backups
+from corral.server.instances.backup import backups
 from corral.server.instances.model import Instance
 from corral.server.operations.model import Operation
 from corral.server.projects import permissions

@@ -5,7 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from corral.api.instance_exec import InstanceConsolePost
-from corral.server.instances import console
+from corral.server.instances.sessions import console
 from corral.server.operations.model import Operation
 from corral.server.rest import streams
 from corral.server.rest.request import Request

@@ -6,8 +6,8 @@ from aiohttp import web
 
 from corral.api.instance_exec import InstanceExecPost
 from corral.api.urls import url
-from corral.server.instances import exec as commands
-from corral.server.instances.exec import Session, Target
+from corral.server.instances.sessions import exec as commands
+from corral.server.instances.sessions.exec import Session, Target
 from corral.server.operations.model import Operation
 from corral.server.rest import streams
 from corral.server.rest.request import Request

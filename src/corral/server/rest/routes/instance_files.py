@@ -11,8 +11,8 @@ from typing import Any
 from aiohttp import web
 
 from corral.errors import InvalidRequest
-from corral.server.instances import files
 from corral.server.instances.model import Instance
+from corral.server.instances.sessions import files
 from corral.server.rest import responses, streams
 from corral.server.rest.dispatch import read_body
 from corral.server.rest.request import Request

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from corral.api.urls import url
-from corral.server.instances import logs
+from corral.server.instances.sessions import logs
 from corral.server.rest import streams
 from corral.server.rest.request import Request
 from corral.server.rest.routing import Routes

@@ -5,7 +5,7 @@ from aiohttp import web
 from corral.api.instances import InstanceMetadata
 from corral.errors import InvalidRequest
 from corral.server.images.metadata_files import TEMPLATE_LIMIT
-from corral.server.instances import metadata
+from corral.server.instances.guest import metadata
 from corral.server.rest import responses, streams
 from corral.server.rest.dispatch import read_bytes
 from corral.server.rest.request import Request

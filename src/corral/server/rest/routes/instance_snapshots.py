@@ -8,9 +8,10 @@ from corral.api.instances import InstanceSnapshotPost, InstanceSnapshotPut, Inst
 from corral.api.urls import url
 from corral.errors import InvalidRequest
 from corral.server.events.model import format_time
-from corral.server.instances import render, snapshot, snapshot_taking
-from corral.server.instances.channels import Connections
+from corral.server.instances import render
 from corral.server.instances.model import Instance
+from corral.server.instances.sessions.channels import Connections
+from corral.server.instances.snapshots import snapshot, snapshot_taking
 from corral.server.migration import source
 from corral.server.migration.session import Remote
 from corral.server.operations.model import Operation

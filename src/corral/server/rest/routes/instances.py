@@ -10,25 +10,24 @@ from corral.errors import Forbidden, InvalidRequest, NotFound
 from corral.server.backups.upload import Wanted
 from corral.server.host.threads import in_thread
 from corral.server.instances import (
-    backup_import,
     bulk,
-    copy,
     create,
     delete,
     instance_types,
-    move,
     names,
     rename,
     render,
     running,
-    snapshot,
     state,
     store,
     update,
 )
-from corral.server.instances.channels import Connections
+from corral.server.instances.backup import backup_import
+from corral.server.instances.copies import copy, move
 from corral.server.instances.inventory import Inventory
 from corral.server.instances.model import Instance, InstanceType
+from corral.server.instances.sessions.channels import Connections
+from corral.server.instances.snapshots import snapshot
 from corral.server.migration import sink, source
 from corral.server.migration.session import Remote
 from corral.server.operations.model import Operation

@@ -7,7 +7,7 @@ from corral.api.server import Minute
 from corral.api.warnings import WarningReport
 from corral.errors import InvalidRequest, Unavailable
 from corral.server.events.model import utc_now
-from corral.server.instances import scheduling
+from corral.server.instances.snapshots import scheduling
 from corral.server.lifetime import Lifetime
 from corral.server.rest.request import Request
 from corral.server.rest.routing import Access, Routes

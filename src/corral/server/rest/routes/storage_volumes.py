@@ -14,8 +14,9 @@ from corral.errors import Forbidden, InvalidRequest, NotSupported
 from corral.server.backups import volumes as backups
 from corral.server.backups.index import CUSTOM
 from corral.server.backups.upload import Wanted, receive
-from corral.server.instances import backup_file, custom_volumes
-from corral.server.instances.channels import Connections
+from corral.server.instances import custom_volumes
+from corral.server.instances.backup import backup_file
+from corral.server.instances.sessions.channels import Connections
 from corral.server.migration import volume_sink
 from corral.server.migration.session import Remote
 from corral.server.migration.source import send_volume

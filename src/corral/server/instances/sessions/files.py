@@ -32,8 +32,9 @@ from corral.server.context import Context
 from corral.server.events.model import Lifecycle
 from corral.server.host.threads import in_thread
 from corral.server.host.zygote import Running, Zygote
-from corral.server.instances import idmaps, root_volume, running, store
+from corral.server.instances import root_volume, running, store
 from corral.server.instances.model import Instance
+from corral.server.instances.security import idmaps
 
 log = logging.getLogger(__name__)
 

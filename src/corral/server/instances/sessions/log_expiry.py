@@ -8,8 +8,9 @@ from pathlib import Path
 
 from corral.server.context import Context
 from corral.server.host.threads import in_thread
-from corral.server.instances import logs, running
+from corral.server.instances import running
 from corral.server.instances.inventory import Inventory
+from corral.server.instances.sessions import logs
 
 KEPT_S = 48 * 3600.0
 """Life of a log after its last line."""

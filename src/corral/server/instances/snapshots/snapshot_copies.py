@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from corral.server.db.database import Tx
 from corral.server.devices import registry
-from corral.server.instances import expand, snapshot_store, store
+from corral.server.instances import expand, store
 from corral.server.instances.model import Instance, Snapshot
+from corral.server.instances.snapshots import snapshot_store
 from corral.server.storage.model import Volume
 
 

@@ -7,9 +7,11 @@ from corral.errors import Forbidden, NotSupported
 from corral.server.context import Context
 from corral.server.events.model import Lifecycle, format_time, utc_now
 from corral.server.host.threads import in_thread
-from corral.server.instances import backup_file, busy, criu, root_volume, snapshot_store, stillness, store
+from corral.server.instances import busy, criu, root_volume, store
+from corral.server.instances.backup import backup_file
 from corral.server.instances.model import Instance
-from corral.server.instances.snapshot_store import NewSnapshot
+from corral.server.instances.snapshots import snapshot_store, stillness
+from corral.server.instances.snapshots.snapshot_store import NewSnapshot
 from corral.server.rollback import Rollback
 from corral.server.snapshots import naming, schedule
 from corral.server.storage import snapshots as volume_snapshots

@@ -9,8 +9,8 @@ from corral.server.events.problems import Problem, ProblemSolved
 from corral.server.host import apparmor
 from corral.server.host.apparmor import AppArmor, Profiles
 from corral.server.host.threads import in_thread
-from corral.server.instances.apparmor_profile import Confinement, render_profile
 from corral.server.instances.model import Instance
+from corral.server.instances.security.apparmor_profile import Confinement, render_profile
 from corral.server.instances.spec import HostFacts
 from corral.units import is_true
 

@@ -12,8 +12,10 @@ from corral.server.devices import registry
 from corral.server.devices.model import HotPluggable
 from corral.server.devices.nic import veth
 from corral.server.host.threads import in_thread
-from corral.server.instances import attach, device_journal, expand, live, running, store
-from corral.server.instances.device_journal import Journal
+from corral.server.instances import expand, running, store
+from corral.server.instances.attachments import attach, device_journal
+from corral.server.instances.attachments.device_journal import Journal
+from corral.server.instances.limits import live
 from corral.server.instances.model import Instance, devices_dir
 from corral.server.rollback import Rollback
 

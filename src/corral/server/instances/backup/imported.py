@@ -7,8 +7,10 @@ from corral.server.backups.index import Description, IndexedSnapshot
 from corral.server.backups.store import NEVER
 from corral.server.db.database import Tx
 from corral.server.events.model import format_time, utc_now
-from corral.server.instances import expand, identities, idmaps, snapshot_store, validation
+from corral.server.instances import expand, identities, validation
 from corral.server.instances.model import Devices, Instance, Snapshot
+from corral.server.instances.security import idmaps
+from corral.server.instances.snapshots import snapshot_store
 from corral.server.projects import permissions
 from corral.server.projects.contents import Entity
 from corral.server.snapshots import naming

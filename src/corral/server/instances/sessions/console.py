@@ -17,11 +17,11 @@ from corral.server.events.model import Lifecycle
 from corral.server.host import terminal
 from corral.server.host.liblxc_socket import Console
 from corral.server.host.threads import in_thread
-from corral.server.instances import exec as commands
 from corral.server.instances import running, store
-from corral.server.instances.channels import Connections, Disconnected, pump_in, pump_out
-from corral.server.instances.exec import Target
 from corral.server.instances.model import Instance, log_dir
+from corral.server.instances.sessions import exec as commands
+from corral.server.instances.sessions.channels import Connections, Disconnected, pump_in, pump_out
+from corral.server.instances.sessions.exec import Target
 
 log = logging.getLogger(__name__)
 

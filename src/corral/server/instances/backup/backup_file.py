@@ -14,8 +14,9 @@ from corral.server.backups import archive
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.host.threads import in_thread
-from corral.server.instances import identities, render, root_volume, snapshot_store, store
+from corral.server.instances import identities, render, root_volume, store
 from corral.server.instances.model import Instance
+from corral.server.instances.snapshots import snapshot_store
 from corral.server.storage import volumes
 from corral.server.storage.model import Volume
 

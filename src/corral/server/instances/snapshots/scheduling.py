@@ -14,8 +14,9 @@ from corral.server.db.database import LocalDatabase, Tx
 from corral.server.events.model import format_time
 from corral.server.events.problems import Problem, ProblemSolved
 from corral.server.host.threads import in_thread
-from corral.server.instances import busy, running, snapshot_removal, snapshot_store, snapshot_taking, store
+from corral.server.instances import busy, running, store
 from corral.server.instances.model import Instance
+from corral.server.instances.snapshots import snapshot_removal, snapshot_store, snapshot_taking
 from corral.server.lifetime import Lifetime
 from corral.server.operations.model import Operation
 from corral.server.operations.registry import Operations

@@ -13,7 +13,8 @@ from corral.server.devices import registry
 from corral.server.devices.model import Watching
 from corral.server.host import uevents
 from corral.server.host.inotify import Watcher
-from corral.server.instances import attach, busy, running, store
+from corral.server.instances import busy, running, store
+from corral.server.instances.attachments import attach
 from corral.server.instances.model import Instance
 
 log = logging.getLogger(__name__)

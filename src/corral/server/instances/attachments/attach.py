@@ -13,9 +13,11 @@ from corral.server.devices import registry
 from corral.server.devices.model import Attachment, DeviceContext, Reserving, Restorable
 from corral.server.host.idmap import IdMap
 from corral.server.host.threads import in_thread
-from corral.server.instances import device_journal, idmaps, nvidia, running
+from corral.server.instances import running
+from corral.server.instances.attachments import device_journal
 from corral.server.instances.inventory import Inventory
 from corral.server.instances.model import Devices, Instance, containers_dir, devices_dir, log_dir
+from corral.server.instances.security import idmaps, nvidia
 from corral.server.instances.spec import HostFacts
 from corral.server.rollback import Rollback
 

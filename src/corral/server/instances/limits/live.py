@@ -11,9 +11,12 @@ from corral.errors import InvalidRequest
 from corral.server.context import Context
 from corral.server.host import cgroup, inside, mount
 from corral.server.host.threads import in_thread
-from corral.server.instances import apparmor, cpus, guests, interception, kernel_modules, keys, network_priority
+from corral.server.instances import keys
+from corral.server.instances.guest import guests
+from corral.server.instances.limits import cpus, kernel_modules, network_priority
 from corral.server.instances.model import Instance
 from corral.server.instances.running import RunningContainer
+from corral.server.instances.security import apparmor, interception
 from corral.server.instances.spec import HostFacts, compose_limits
 
 

@@ -13,9 +13,9 @@ from corral.api.guest import GuestServer
 from corral.server.context import Context, Member
 from corral.server.host import peers
 from corral.server.host.peers import Namespace
-from corral.server.instances import idmaps
 from corral.server.instances.model import Devices, Instance
 from corral.server.instances.running import Running, RunningContainer
+from corral.server.instances.security import idmaps
 from corral.units import is_true
 
 READABLE = ("user.", "cloud-init.")

@@ -8,25 +8,13 @@ from corral.errors import NotFound, NotSupported
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.devices import registry
-from corral.server.instances import (
-    attach,
-    backup_file,
-    busy,
-    criu,
-    expand,
-    files,
-    identities,
-    root_volume,
-    running,
-    snapshot_removal,
-    snapshot_store,
-    snapshot_taking,
-    start,
-    stop,
-    store,
-)
+from corral.server.instances import busy, criu, expand, identities, root_volume, running, start, stop, store
+from corral.server.instances.attachments import attach
+from corral.server.instances.backup import backup_file
 from corral.server.instances.inventory import Inventory
 from corral.server.instances.model import Instance, Snapshot
+from corral.server.instances.sessions import files
+from corral.server.instances.snapshots import snapshot_removal, snapshot_store, snapshot_taking
 from corral.server.projects import permissions
 from corral.server.rollback import Rollback, finish
 from corral.server.snapshots import naming

@@ -8,20 +8,11 @@ from corral.errors import InvalidRequest
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import format_time, utc_now
-from corral.server.instances import (
-    busy,
-    create,
-    identities,
-    names,
-    refresh,
-    root_volume,
-    snapshot_copies,
-    snapshot_store,
-    stillness,
-    store,
-)
+from corral.server.instances import busy, create, identities, names, root_volume, store
+from corral.server.instances.copies import refresh
 from corral.server.instances.create import Filling
 from corral.server.instances.model import Instance, Snapshot
+from corral.server.instances.snapshots import snapshot_copies, snapshot_store, stillness
 from corral.server.instances.store import NewInstance
 from corral.server.projects.restrictions import is_safe_volatile
 from corral.server.storage import copies

@@ -11,7 +11,8 @@ from corral.server.backups.upload import receive as receive_upload
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import format_time, utc_now
-from corral.server.instances import create, expand, imported, names, root_volume, store
+from corral.server.instances import create, expand, names, root_volume, store
+from corral.server.instances.backup import imported
 from corral.server.instances.model import Instance, InstanceType, Snapshot
 from corral.server.instances.store import NewInstance
 from corral.server.projects.restrictions import is_safe_volatile

@@ -7,7 +7,8 @@ from typing import Any
 from corral.server.context import Context
 from corral.server.events.bus import Listener
 from corral.server.events.model import format_time, utc_now
-from corral.server.instances import expand, guests
+from corral.server.instances import expand
+from corral.server.instances.guest import guests
 from corral.server.instances.model import Devices, Instance
 
 TYPES = frozenset({"config", "device"})

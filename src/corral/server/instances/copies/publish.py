@@ -24,8 +24,10 @@ from corral.server.images.formats import ImageFiles, ImageMetadata
 from corral.server.images.model import NEVER, Image, Wanted
 from corral.server.images.preferences import ServerPreferences
 from corral.server.images.spool import Spool
-from corral.server.instances import busy, idmaps, root_volume, running, snapshot_store, store
+from corral.server.instances import busy, root_volume, running, store
 from corral.server.instances.model import Instance
+from corral.server.instances.security import idmaps
+from corral.server.instances.snapshots import snapshot_store
 from corral.server.keys import COMPRESSION
 from corral.server.operations.model import report
 from corral.server.storage.model import snapshot_path

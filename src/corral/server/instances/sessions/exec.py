@@ -20,10 +20,18 @@ from corral.server.events.model import Lifecycle
 from corral.server.host import fdio, terminal
 from corral.server.host.threads import in_thread
 from corral.server.host.zygote import Attach, ExecRequest, Running, Zygote
-from corral.server.instances import apparmor, idmaps, running, store
-from corral.server.instances.channels import Channel, Connections, Disconnected, pump_in, pump_out, until_disconnected
+from corral.server.instances import running, store
 from corral.server.instances.model import Instance, containers_dir, log_dir
 from corral.server.instances.running import RunningContainer
+from corral.server.instances.security import apparmor, idmaps
+from corral.server.instances.sessions.channels import (
+    Channel,
+    Connections,
+    Disconnected,
+    pump_in,
+    pump_out,
+    until_disconnected,
+)
 from corral.server.instances.spec import HostFacts
 from corral.server.operations import model as operations
 

@@ -10,8 +10,9 @@ from corral.server.backups.kept import Owner
 from corral.server.backups.store import Backup
 from corral.server.context import Context
 from corral.server.events.model import format_time, utc_now
-from corral.server.instances import backup_file, busy, root_volume
+from corral.server.instances import busy, root_volume
 from corral.server.instances import store as instances
+from corral.server.instances.backup import backup_file
 from corral.server.instances.model import Instance, backups_dir
 
 log = logging.getLogger(__name__)

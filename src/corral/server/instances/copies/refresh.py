@@ -10,21 +10,11 @@ from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.devices import registry
 from corral.server.host.threads import in_thread
-from corral.server.instances import (
-    backup_file,
-    busy,
-    create,
-    files,
-    root_volume,
-    running,
-    snapshot_copies,
-    snapshot_removal,
-    snapshot_store,
-    start,
-    stillness,
-    store,
-)
+from corral.server.instances import busy, create, root_volume, running, start, store
+from corral.server.instances.backup import backup_file
 from corral.server.instances.model import Instance, Snapshot
+from corral.server.instances.sessions import files
+from corral.server.instances.snapshots import snapshot_copies, snapshot_removal, snapshot_store, stillness
 from corral.server.rollback import Rollback
 from corral.server.storage import copies, keys, volumes
 from corral.server.storage.copies import Origin

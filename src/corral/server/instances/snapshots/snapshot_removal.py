@@ -4,8 +4,10 @@ import logging
 
 from corral.server.context import Context
 from corral.server.host.threads import in_thread
-from corral.server.instances import backup_file, root_volume, snapshot_store, snapshot_taking, store
+from corral.server.instances import root_volume, store
+from corral.server.instances.backup import backup_file
 from corral.server.instances.model import Instance, Snapshot
+from corral.server.instances.snapshots import snapshot_store, snapshot_taking
 from corral.server.rollback import finish
 from corral.server.storage import snapshots as volume_snapshots
 from corral.server.storage import volumes

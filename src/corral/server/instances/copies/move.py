@@ -11,22 +11,12 @@ from corral.server.db.database import Tx
 from corral.server.devices import registry
 from corral.server.events.model import Lifecycle
 from corral.server.host.threads import in_thread
-from corral.server.instances import (
-    attach,
-    backup_file,
-    busy,
-    create,
-    expand,
-    files,
-    rename,
-    root_volume,
-    running,
-    snapshot_store,
-    start,
-    store,
-    validation,
-)
+from corral.server.instances import busy, create, expand, rename, root_volume, running, start, store, validation
+from corral.server.instances.attachments import attach
+from corral.server.instances.backup import backup_file
 from corral.server.instances.model import Instance, Snapshot
+from corral.server.instances.sessions import files
+from corral.server.instances.snapshots import snapshot_store
 from corral.server.projects import permissions
 from corral.server.rollback import finish
 from corral.server.storage import copies
