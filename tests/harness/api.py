@@ -101,9 +101,12 @@ class Api:
         body = {"name": name, "source": {"type": "image", "alias": image}, **more}
         self.run("POST", "/1.0/instances", body)
 
-    def set_state(self, name: str, action: str, *, force: bool = False, timeout_s: int = 30) -> None:
+    def set_state(
+        self, name: str, action: str, *, force: bool = False, timeout_s: int = 30, stateful: bool = False
+    ) -> None:
         """Start, stop, restart, freeze or unfreeze an instance."""
-        self.run("PUT", f"/1.0/instances/{name}/state", {"action": action, "force": force, "timeout": timeout_s})
+        body = {"action": action, "force": force, "timeout": timeout_s, "stateful": stateful}
+        self.run("PUT", f"/1.0/instances/{name}/state", body)
 
     def execute(self, name: str, *argv: str) -> int:
         """Run a command in an instance without its input and output; returns the exit code."""

@@ -39,6 +39,7 @@ async def run(
     *,
     stdin: bytes | str | int | None = None,
     stdout: int | None = None,
+    stderr: int | None = None,
     cwd: str | Path | None = None,
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
@@ -48,7 +49,8 @@ async def run(
     """Run a program to its end and return its output.
 
     `stdin` is text or bytes to feed, or a descriptor; `stdout` a descriptor that takes the output instead of the
-    result. `env` replaces the environment. `ok` lists the exit codes that are no failure.
+    result, `stderr` one that takes the errors (a program that leaves a daemon behind must have one: the end of a pipe
+    would be waited for). `env` replaces the environment. `ok` lists the exit codes that are no failure.
 
     Raises CommandFailed with the arguments, the exit code and standard error.
     """
@@ -64,7 +66,7 @@ async def run(
             if feed is not None
             else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE if stdout is None else stdout,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE if stderr is None else stderr,
             cwd=cwd,
             env=dict(env) if env is not None else None,
             pass_fds=tuple(pass_fds),
@@ -82,7 +84,7 @@ async def run(
         await asyncio.shield(_kill(process))
         raise
     exit_code = process.returncode if process.returncode is not None else -1
-    errors = err[-STDERR_LIMIT:].decode(errors="replace")
+    errors = (err or b"")[-STDERR_LIMIT:].decode(errors="replace")
     log.debug("Ran %s: exit status %s in %.0f ms", args, exit_code, (time.monotonic() - started) * 1000)
     if exit_code not in ok:
         raise CommandFailed(args, exit_code, errors)

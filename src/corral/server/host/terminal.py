@@ -3,8 +3,12 @@
 import contextlib
 import fcntl
 import os
+import stat
 import struct
+import subprocess
 import termios
+
+from corral.server.host import openat2
 
 _TIOCSPTLCK = 0x40045431
 _TIOCGPTPEER = 0x5441
@@ -25,6 +29,25 @@ def open_terminal(devpts: int, uid: int, gid: int) -> tuple[int, int]:
     with contextlib.suppress(OSError):
         os.fchown(slave, uid, gid)
     return master, slave
+
+
+def identify(root: str, path: str) -> os.stat_result | None:
+    """What is known of a terminal below a root directory that a guest may have filled; None where there is none."""
+    try:
+        fd = openat2.open_in_root(root, path, os.O_PATH)
+    except OSError:
+        return None
+    try:
+        found = os.fstat(fd)
+    finally:
+        os.close(fd)
+    return found if stat.S_ISCHR(found.st_mode) else None
+
+
+def discard_output(master: int) -> None:
+    """Have a process read what is written to a terminal, as long as anybody has the terminal open."""
+    command = ["setsid", "--fork", "cat"]
+    subprocess.run(command, stdin=master, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, timeout=10)
 
 
 def set_size(terminal: int, width: int, height: int) -> None:

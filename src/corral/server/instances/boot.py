@@ -23,6 +23,7 @@ from corral.server.instances import (
     rename,
     replacing,
     running,
+    saved_state,
     start,
     stop,
     store,
@@ -169,15 +170,30 @@ async def _resume(context: Context, instance: Instance) -> None:
         await refresh.resume(context, instance)
     elif instance.pending.startswith(replacing.PENDING):
         await replacing.resume(context, instance)
+    elif instance.pending.startswith(saved_state.PENDING):
+        await _settle_state(context, instance)
     elif instance.config.get("volatile.last_state.power") == "RUNNING" and not running.find(context, instance):
         await _ended_meanwhile(context, instance)
 
 
-async def _ended_meanwhile(context: Context, instance: Instance) -> None:
+async def _settle_state(context: Context, instance: Instance) -> None:
+    """A stop that was to save the state was cut short: it had been made, or the instance runs, or it ended without."""
+    container = running.find(context, instance)
+    stopped = await saved_state.settle(context, instance, runs=container is not None)
+    if container is None:
+        await _ended_meanwhile(context, instance, "stop" if stopped else "")
+    elif container.frozen:
+        # As CRIU leaves it when it is killed, too.
+        await in_thread(stop.set_frozen, context, container, False)
+        container.frozen = False
+
+
+async def _ended_meanwhile(context: Context, instance: Instance, target: str = "") -> None:
     """A container ended while no daemon ran. One that powered itself off stays off; a killed one is started again."""
     path = target_path(context.member, instance)
     told = await in_thread(path.exists)
-    target = await in_thread(runtime.read_target, path) if told else "reboot"
+    read = await in_thread(runtime.read_target, path) if told else "reboot"
+    target = target or read
     await interception.stop(context, instance)
     await apparmor.unload(context, instance)
     await attach.detach_all(context, instance)

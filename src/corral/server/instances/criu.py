@@ -17,11 +17,11 @@ class Criu:
 
 
 async def why_not(context: Context) -> str:
-    """Why the state of a running container cannot be saved on this machine."""
+    """Why the state of a running container cannot be saved on this machine; "" where it can."""
     known = context.parts[Criu]
     if known.reason is None:
         known.reason = await _check()
-    return known.reason or "this server cannot save the state of running containers"
+    return known.reason
 
 
 async def _check() -> str:

@@ -10,11 +10,12 @@ from corral.api.urls import url
 from corral.errors import InvalidRequest, NotSupported
 from corral.server.background import Background
 from corral.server.context import Context
+from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle, format_time, utc_now
 from corral.server.host import mount
 from corral.server.host.idmap import IdMap
 from corral.server.host.threads import in_thread
-from corral.server.instances import busy, facts, keys, replacing, root_volume, running, store
+from corral.server.instances import busy, facts, keys, replacing, root_volume, running, saved_state, store
 from corral.server.instances.attachments import attach, hotplug
 from corral.server.instances.attachments.attach import Attached
 from corral.server.instances.backup import backup_file
@@ -59,7 +60,7 @@ async def start_instance(context: Context, project: str, name: str, *, stateful:
             if waited:
                 return
             raise InvalidRequest(ALREADY_RUNNING)
-        await launch(context, instance)
+        await launch(context, instance, stateful=stateful)
     publish(context, instance, "instance-started")
 
 
@@ -83,24 +84,31 @@ class _Start:
     attached: Attached = field(default_factory=Attached)
     volatile: dict[str, str | None] = field(default_factory=dict)
     container: RunningContainer | None = None
+    stateful: bool = False
 
 
-async def launch(context: Context, instance: Instance) -> RunningContainer:
-    """Start an instance that is stopped and that the caller has claimed."""
+async def launch(context: Context, instance: Instance, *, stateful: bool = False) -> RunningContainer:
+    """Start an instance that is stopped and that the caller has claimed.
+
+    With `stateful` its processes go on where they were saved; otherwise a saved state is discarded.
+    """
     if not instance.is_container:
         raise NotSupported("Virtual machines are not supported on this server")
     if instance.pending.startswith(replacing.PENDING):
         await replacing.resume(context, instance)
         instance = await context.db.read(store.reload, instance.id)
-    state = _Start(context, instance)
+    state = _Start(context, instance, stateful=stateful)
     files.release(context, instance.id)
     async with Rollback() as undo:
         await _check(state)
         await _mount(state, undo)
+        if not stateful:
+            await saved_state.discard(context, instance, state.directory)
         await snapshot_taking.take_at_start(context, instance)
         await _map_ids(state)
         await _attach_devices(state, undo)
-        await _apply_templates(state)
+        if not stateful:
+            await _apply_templates(state)
         await _spawn(state, undo)
         await attach.start_all(context, instance, state.attached)
         if state.container is not None and instance.expanded_config.get(keys.LIMITS_NETWORK_PRIORITY.name):
@@ -108,6 +116,8 @@ async def launch(context: Context, instance: Instance) -> RunningContainer:
         await _remember(state)
         undo.commit()
     assert state.container is not None
+    if stateful:
+        await saved_state.discard(context, await context.db.read(store.reload, instance.id), state.directory)
     hotplug.follow(context, instance)
     await cpus.balance(context)
     # The user need not wait for the description of what now runs.
@@ -124,6 +134,8 @@ async def _check(state: _Start) -> None:
         raise InvalidRequest(
             "The image used by this instance requires nesting. Please set security.nesting=true on the instance"
         )
+    if state.stateful:
+        await saved_state.check(state.context, state.instance, "Stateful start")
     await in_thread(nvidia.check, config)
     await kernel_modules.load(config)
 
@@ -150,6 +162,8 @@ async def _map_ids(state: _Start) -> None:
         wanted = (await plan_idmap(state.context, instance)).idmap
         state.volatile["volatile.idmap.next"] = idmaps.to_text(wanted)
     on_disk = idmaps.of_text(config.get("volatile.last_state.idmap"))
+    if state.stateful:
+        saved_state.check_idmap(instance, wanted)
     state.idmap, state.disk_idmap = wanted, on_disk
     if config.get("volatile.idmap.current") != idmaps.to_text(wanted):
         state.volatile["volatile.idmap.current"] = idmaps.to_text(wanted)
@@ -242,7 +256,10 @@ async def _spawn(state: _Start, undo: Rollback) -> None:
     await in_thread(_write, state, spec, host, policy)
     undo.add(root_volume.clear_owner, state.directory)
     undo.add(runtime.destroy, containers_dir(member), instance.storage_name)
-    state.container = await runtime.launch(instance.id, spec, containers_dir(member))
+    if state.stateful:
+        state.container = await saved_state.restore(context, instance, spec, state.directory, undo)
+    else:
+        state.container = await runtime.launch(instance.id, spec, containers_dir(member))
     # From here on its end is noticed; undone, it is forgotten before it is killed.
     context.parts[Running].add(state.container)
     undo.add(context.parts[Running].discard, state.container)
@@ -266,4 +283,10 @@ async def _remember(state: _Start) -> None:
         state.volatile["volatile.uuid"] = str(uuid.uuid4())
     state.volatile["volatile.last_state.power"] = "RUNNING"
     used_at = format_time(utc_now())
-    await state.context.db.write(store.set_config, state.instance.id, state.volatile, used_at=used_at)
+    await state.context.db.write(_note_started, state, used_at)
+
+
+def _note_started(tx: Tx, state: _Start, used_at: str) -> None:
+    store.set_config(tx, state.instance.id, state.volatile, used_at=used_at)
+    if state.stateful:
+        saved_state.set_stateful(tx, state.instance.id, False)

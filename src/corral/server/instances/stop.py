@@ -5,16 +5,17 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator
 
-from corral.errors import Conflict, InternalError, InvalidRequest, NotSupported
+from corral.errors import Conflict, InternalError, InvalidRequest
 from corral.server.context import Context
 from corral.server.host import pidfd, processes
 from corral.server.host.threads import in_thread
-from corral.server.instances import busy, criu, exits, running, start, store
+from corral.server.instances import busy, exits, running, saved_state, start, store
 from corral.server.instances.container.runtime import KILL_TIMEOUT_S
 from corral.server.instances.keys import parse_raw_lxc
 from corral.server.instances.model import Instance
 from corral.server.instances.running import RunningContainer
 from corral.server.instances.spec import HostFacts
+from corral.server.rollback import finish
 
 ALREADY_STOPPED = "The instance is already stopped"
 NOT_RUNNING = "The container isn't running"
@@ -33,14 +34,17 @@ async def _awaiting(container: RunningContainer) -> AsyncIterator[None]:
 async def stop_instance(
     context: Context, project: str, name: str, *, force: bool = False, timeout_s: float = -1, stateful: bool = False
 ) -> None:
-    """Stop a running instance: ask its init and wait (a negative timeout waits for ever), or kill it."""
-    if stateful:
-        raise NotSupported(f"Stateful stop requires CRIU: {await criu.why_not(context)}")
+    """Stop a running instance: ask its init and wait (a negative timeout waits for ever), or kill it.
+
+    With `stateful` its state is saved instead, for the next start to continue with.
+    """
     instance = await context.db.read(store.get_instance, project, name)
     container = running.find(context, instance)
     if container is None and busy.holder(context, instance.id) is None:
         raise InvalidRequest(ALREADY_STOPPED)
-    kill = force or timeout_s == 0
+    if stateful:
+        await saved_state.check(context, instance, "Stateful stop")
+    kill = not stateful and (force or timeout_s == 0)
     if kill and container is not None and busy.holder(context, instance.id) in ("stop", "restart"):
         # Somebody waits for a graceful stop: end it, and let them clean up.
         await _kill(context, container)
@@ -51,8 +55,11 @@ async def stop_instance(
             if waited:
                 return
             raise InvalidRequest(ALREADY_STOPPED)
-        await end(context, instance, container, timeout_s=0 if kill else timeout_s)
-        start.publish(context, instance, "instance-stopped" if kill else "instance-shutdown")
+        if stateful:
+            await finish(_end_with_state(context, instance, container))
+        else:
+            await end(context, instance, container, timeout_s=0 if kill else timeout_s)
+        start.publish(context, instance, "instance-stopped" if kill or stateful else "instance-shutdown")
         if instance.ephemeral:
             await exits.after_exit(context, instance, "stop")
 
@@ -71,6 +78,25 @@ async def end(context: Context, instance: Instance, container: RunningContainer,
                 await exits.clean_up(context, instance, container)
             raise
         await exits.clean_up(context, instance, container)
+
+
+async def _end_with_state(context: Context, instance: Instance, container: RunningContainer) -> None:
+    """Save the state of a container, which ends it. What a daemon that dies here leaves is settled at its start."""
+    if instance.ephemeral:
+        raise InvalidRequest("An ephemeral instance is deleted when it stops: its state cannot be kept")
+    async with _awaiting(container):
+        await context.db.write(store.mark_pending, instance.id, saved_state.pending_mark())
+        try:
+            await saved_state.save(context, instance, container, stops=True)
+            async with asyncio.timeout(KILL_TIMEOUT_S):
+                await container.exited.wait()
+        except BaseException:
+            await context.db.write(saved_state.set_stateful, instance.id, False)
+            if container.exited.is_set():
+                await exits.clean_up(context, instance, container)
+            raise
+        await exits.clean_up(context, instance, container)
+        await context.db.write(saved_state.note_saved, instance.id)
 
 
 async def _kill(context: Context, container: RunningContainer) -> None:

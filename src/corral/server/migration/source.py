@@ -34,7 +34,7 @@ class Sending:
 
 async def check_live(context: Context) -> None:
     """Raise why a running container cannot take its state to another server, or come from there with it."""
-    reason = await criu.why_not(context)
+    reason = await criu.why_not(context) or "this server saves the state of containers for itself only"
     raise NotSupported(
         f"Unable to perform container live migration: {reason}. Stop the instance, or copy it with --stateless"
     )

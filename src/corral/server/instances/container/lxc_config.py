@@ -97,8 +97,13 @@ def _security(spec: InstanceSpec, facts: HostFacts) -> Iterator[str]:
     if facts.hierarchies.has("devices") and not facts.in_user_namespace:
         prefix = "lxc.cgroup2" if facts.hierarchies.layout is Layout.UNIFIED else "lxc.cgroup"
         yield f"{prefix}.devices.deny = a"
-        for rule in (*_DEVICE_RULES, *spec.device_rules):
+        for rule in device_rules(spec):
             yield f"{prefix}.devices.allow = {rule}"
+
+
+def device_rules(spec: InstanceSpec) -> tuple[str, ...]:
+    """The devices that a privileged container may use."""
+    return (*_DEVICE_RULES, *spec.device_rules)
 
 
 def _root(spec: InstanceSpec) -> Iterator[str]:

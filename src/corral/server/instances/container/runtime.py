@@ -6,6 +6,7 @@ It gets no PATH: without newuidmap in sight liblxc writes the id maps itself, wh
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -25,22 +26,23 @@ log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 60.0
 KILL_TIMEOUT_S = 30.0
+CHECKPOINT_TIMEOUT_S = 600.0
 PARALLEL_STARTS = 4
 """More starts at once are slower in sum (they contend in the kernel)."""
 
 _starts = asyncio.Semaphore(PARALLEL_STARTS)
 _LOG_LINES = 4
-_PATH = os.defpath + ":/usr/sbin:/sbin"
+PATH = os.defpath + ":/usr/sbin:/sbin"
 _NO_PATH = "/nonexistent"
 """liblxc writes the id maps itself, and quicker, where it finds no newuidmap."""
 
 
 @cache
-def lxc_start_path() -> str:
-    """The program; NotSupported where it is not installed."""
-    found = shutil.which("lxc-start", path="/usr/bin:/usr/sbin:/bin:/sbin:/usr/local/bin")
+def program_path(name: str) -> str:
+    """A program of liblxc's; NotSupported where it is not installed."""
+    found = shutil.which(name, path="/usr/bin:/usr/sbin:/bin:/sbin:/usr/local/bin")
     if found is None:
-        raise NotSupported("lxc-start is not installed: install the package lxc to run containers")
+        raise NotSupported(f"{name} is not installed: install the package lxc to run containers")
     return found
 
 
@@ -62,47 +64,55 @@ def write_files(spec: InstanceSpec, config: str, policy: str | None) -> None:
 
 async def launch(instance_id: int, spec: InstanceSpec, lxcpath: Path) -> RunningContainer:
     """Start a container whose files are written, and return it running; raises InternalError with liblxc's reason."""
-    program = (*apparmor.unconfined(), lxc_start_path())
+    program = (*apparmor.unconfined(), program_path("lxc-start"))
     argv: list[str | Path] = [*program, "-d", "-n", spec.name, "-P", lxcpath, "-f", spec.paths.config]
     try:
         async with _starts:
-            await command.run(
-                argv, env={"PATH": _PATH if spec.has_users_hooks else _NO_PATH}, timeout_s=START_TIMEOUT_S
-            )
+            await command.run(argv, env={"PATH": PATH if spec.has_users_hooks else _NO_PATH}, timeout_s=START_TIMEOUT_S)
     except CommandFailed as error:
-        await _wait_for_monitor(lxcpath, spec.name)
-        reason = await in_thread(_reason, spec.paths.log_dir / "lxc.log")
+        await wait_for_monitor(lxcpath, spec.name)
+        reason = await in_thread(read_reason, spec.paths.log_dir / "lxc.log")
         raise InternalError(f"Failed to start the container {spec.hostname}: {reason or error}") from error
     try:
         return await in_thread(connect, instance_id, lxcpath, spec.name)
     except OSError as error:
-        reason = await in_thread(_reason, spec.paths.log_dir / "lxc.log")
+        reason = await in_thread(read_reason, spec.paths.log_dir / "lxc.log")
         raise InternalError(
             f"Failed to start the container {spec.hostname}: it ended right after its start. {reason}"
         ) from error
 
 
 def wait_for_starts(lxcpath: Path) -> None:
-    """Wait until every lxc-start that a killed daemon left behind has ended: only then its container can be seen."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline and any(_is_start(pid, lxcpath) for pid in processes.list_pids()):
-        time.sleep(0.02)
+    """Wait until every lxc-start that a killed daemon left behind has ended: only then its container can be seen.
+
+    An lxc-checkpoint is waited for as well: until its end the container is neither saved nor restored.
+    """
+    for program, timeout_s in (("/lxc-start", START_TIMEOUT_S), ("/lxc-checkpoint", CHECKPOINT_TIMEOUT_S)):
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and any(_runs(pid, program, lxcpath) for pid in processes.list_pids()):
+            time.sleep(0.02)
 
 
-def _is_start(pid: int, lxcpath: Path) -> bool:
+def _runs(pid: int, program: str, lxcpath: Path) -> bool:
     try:
         argv = processes.get_command_line(pid)
     except OSError:
         return False
     # First it may be the program that starts it without a profile.
-    return str(lxcpath) in argv and any(one.endswith("/lxc-start") for one in argv)
+    return str(lxcpath) in argv and any(one.endswith(program) for one in argv)
 
 
 def connect(instance_id: int, lxcpath: Path, name: str) -> RunningContainer:
     """The container that runs under a name; OSError where there is none."""
     monitor = Monitor(str(lxcpath), name)
     init_pid = monitor.get_init_pid()
-    init_pidfd = monitor.get_init_pidfd()
+    try:
+        init_pidfd = monitor.get_init_pidfd()
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+        # The monitor of a container that CRIU restored knows its number only.
+        init_pidfd = pidfd.open_pidfd(init_pid)
     try:
         monitor_pid = processes.get_parent(init_pid)
         monitor_pidfd = pidfd.open_pidfd(monitor_pid)
@@ -117,7 +127,7 @@ async def destroy(lxcpath: Path, name: str) -> None:
     try:
         container = await in_thread(connect, 0, lxcpath, name)
     except OSError:
-        await _wait_for_monitor(lxcpath, name)
+        await wait_for_monitor(lxcpath, name)
         return
     try:
         pidfd.kill_and_forget(container.init_pidfd)
@@ -129,7 +139,7 @@ async def destroy(lxcpath: Path, name: str) -> None:
         os.close(container.monitor_pidfd)
 
 
-async def _wait_for_monitor(lxcpath: Path, name: str) -> None:
+async def wait_for_monitor(lxcpath: Path, name: str) -> None:
     """Wait for the end of a monitor that cannot be asked any more: it still cleans up after a start that failed."""
     for pid in await in_thread(_find_monitors, f"[lxc monitor] {lxcpath} {name}"):
         if not await in_thread(processes.wait_until_gone, pid, KILL_TIMEOUT_S):
@@ -176,7 +186,7 @@ def read_target(path: Path) -> str:
 _LINE = re.compile(r"\S+ \S+ \S+ (ERROR)\s+(\S+) - (.*)")
 
 
-def _reason(log: Path) -> str:
+def read_reason(log: Path) -> str:
     """The first errors in liblxc's log: what comes after them only repeats that something failed."""
     try:
         lines = log.read_text(errors="replace").splitlines()

@@ -64,7 +64,13 @@ class Session:
     async def _attach(self) -> Console:
         instance = self.target.instance
         try:
-            console = await in_thread(self.target.container.monitor.open_console)
+            monitor = self.target.container.monitor
+            if await in_thread(monitor.get_config_item, "lxc.console.path") == "none":
+                raise InvalidRequest(
+                    f"The console of {instance.name} cannot be attached since its state was restored: restart the "
+                    "instance for that"
+                )
+            console = await in_thread(monitor.open_console)
         except BlockingIOError:
             raise Busy(
                 f"The console of {instance.name} is in use by another client: detach that one (ctrl+a q) and try again"

@@ -4,11 +4,11 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from corral.errors import NotFound, NotSupported
+from corral.errors import InvalidRequest, NotFound
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.devices import registry
-from corral.server.instances import busy, criu, expand, identities, root_volume, running, start, stop, store
+from corral.server.instances import busy, expand, identities, root_volume, running, saved_state, start, stop, store
 from corral.server.instances.attachments import attach
 from corral.server.instances.backup import backup_file
 from corral.server.instances.inventory import Inventory
@@ -65,25 +65,30 @@ async def update_snapshot(context: Context, instance: Instance, name: str, expir
 
 
 async def restore_instance(context: Context, project: str, name: str, wanted: str, *, stateful: bool = False) -> None:
-    """Bring an instance, its files and its configuration, back to a snapshot; a running one is stopped meanwhile."""
-    if stateful:
-        raise NotSupported(f"Stateful snapshots require CRIU: {await criu.why_not(context)}")
+    """Bring an instance, its files and its configuration, back to a snapshot; a running one is stopped meanwhile.
+
+    With `stateful` its processes go on, too, where they were when the snapshot was taken.
+    """
     instance = await context.parts[Inventory].get(project, name)
     async with busy.claim(context, instance.id, "restore"):
         instance, snapshot = await context.db.read(_with_snapshot, instance.id, wanted.rpartition("/")[2])
+        if stateful:
+            await saved_state.check(context, instance, "Stateful restore")
+            if not snapshot.stateful:
+                raise InvalidRequest("Stateful snapshot restore requested but snapshot is stateless")
         container = running.find(context, instance)
         if container is not None:
             await stop.end(context, instance, container, timeout_s=0)
             instance = await context.db.read(store.reload, instance.id)
         volume = await root_volume.get(context, instance)
         files.release(context, instance.id)
-        restored = await _restore(context, instance, volume, snapshot)
+        restored = await _restore(context, instance, volume, snapshot, stateful=stateful)
         # Its addresses may be another instance's by now: then they are to be changed before it starts.
         await attach.remove_all(context, instance)
         await attach.reserve_again(context, restored, list(restored.expanded_devices))
         await backup_file.write(context, restored)
-        if container is not None:
-            await start.launch(context, restored)
+        if container is not None or stateful:
+            await start.launch(context, restored, stateful=stateful)
     start.publish(context, instance, "instance-restored")
 
 
@@ -95,7 +100,9 @@ def _with_snapshot(tx: Tx, instance_id: int, name: str) -> tuple[Instance, Snaps
         raise NotFound(f"Snapshot {instance.name}/{name} does not exist") from error
 
 
-async def _restore(context: Context, instance: Instance, volume: Volume, snapshot: Snapshot) -> Instance:
+async def _restore(
+    context: Context, instance: Instance, volume: Volume, snapshot: Snapshot, *, stateful: bool
+) -> Instance:
     """Exchange the contents and the record. Once the record is written, a daemon that dies finishes it at its start."""
     size = _size(await context.db.read(_preview, instance, snapshot), volume)
 
@@ -104,7 +111,7 @@ async def _restore(context: Context, instance: Instance, volume: Volume, snapsho
         undo.add(context.db.write, _give_back, instance, volume)
 
     async def after() -> None:
-        await context.db.write(store.finish_instance, instance.id)
+        await context.db.write(saved_state.set_stateful, instance.id, stateful)
 
     record = volume_snapshots.Record(before, after)
     await volume_snapshots.restore_snapshot(context, volume, snapshot.name, size, record)
@@ -128,7 +135,8 @@ async def resume(context: Context, instance: Instance) -> None:
     log.info("Finishing the restore of instance %s to %s", instance.storage_name, name)
     volume = await root_volume.get(context, instance)
     await volume_snapshots.restore_snapshot(context, volume, name, _size(instance, volume))
-    restored = await context.db.write(store.finish_instance, instance.id)
+    await context.db.write(saved_state.set_stateful, instance.id, False)
+    restored = await context.db.read(store.reload, instance.id)
     await attach.reserve_again(context, restored, list(restored.expanded_devices))
     await backup_file.write(context, restored)
 

@@ -3,11 +3,11 @@
 from datetime import datetime
 
 from corral.api.urls import url
-from corral.errors import Forbidden, NotSupported
+from corral.errors import Forbidden, InvalidRequest
 from corral.server.context import Context
 from corral.server.events.model import Lifecycle, format_time, utc_now
 from corral.server.host.threads import in_thread
-from corral.server.instances import busy, criu, root_volume, store
+from corral.server.instances import busy, root_volume, running, saved_state, store
 from corral.server.instances.backup import backup_file
 from corral.server.instances.model import Instance
 from corral.server.instances.snapshots import snapshot_store, stillness
@@ -45,18 +45,26 @@ async def create_snapshot(context: Context, instance: Instance, new: NewSnapshot
 async def take(context: Context, instance: Instance, new: NewSnapshot) -> None:
     """Take a snapshot of an instance that the caller has claimed."""
     if new.stateful:
-        raise NotSupported(f"Stateful snapshots require CRIU: {await criu.why_not(context)}")
+        await saved_state.check(context, instance, "Stateful snapshot")
+    container = running.find(context, instance)
+    if new.stateful and container is None:
+        raise InvalidRequest("Unable to create a stateful snapshot. The instance isn't running")
     volume = await root_volume.get(context, instance)
     await backup_file.write(context, instance, volume)
     async with Rollback() as undo:
         snapshot_id, name = await context.db.write(snapshot_store.insert_snapshot, instance, new)
         undo.add(context.db.write, snapshot_store.delete_snapshot, snapshot_id, volume.id, name)
         undo.add(volume_snapshots.delete_snapshot, context, volume, name)
+        if new.stateful and container is not None:
+            undo.add(saved_state.discard, context, instance, volumes.path(context.member, volume))
+            await saved_state.save(context, instance, container, stops=False)
         async with stillness.keep_still(context, instance, volume):
             await volume_snapshots.create_snapshot(context, volume, name)
         await context.db.write(snapshot_store.finish_snapshot, snapshot_id, volume.id)
         undo.commit()
     directory = volumes.path(context.member, volume)
+    if new.stateful:
+        await saved_state.discard(context, instance, directory)
     await in_thread(root_volume.link_snapshots, context.member, instance, directory)
     await backup_file.write(context, instance, volume)
     publish(context, instance, name, "created")
