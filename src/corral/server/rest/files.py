@@ -1,17 +1,18 @@
 """Files as answers: one as it is, several as parts of a form; the kernel copies them to the socket."""
 
-import asyncio
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from corral.errors import NotFound
 from corral.server.host.threads import in_thread
 from corral.server.images import formats
 from corral.server.images.model import Image
+from corral.server.rest import streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,24 @@ def list_image_files(images_dir: Path, image: Image) -> list[SentFile]:
     return [SentFile("metadata", f"meta-{name}", stored.main), SentFile(part, rootfs_name, stored.rootfs)]
 
 
+class _File(web.FileResponse):
+    """A file whose reader may go at any moment: asyncio tells of that otherwise than of any other broken connection."""
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        try:
+            return await super().prepare(request)
+        except RuntimeError as error:
+            if request.transport is None or request.transport.is_closing():
+                raise ConnectionResetError("The client has gone") from error
+            raise
+
+
 async def send(raw: web.BaseRequest, files: Sequence[SentFile]) -> web.StreamResponse:
     """Send one file inline (with ranges), or several as multipart/form-data. Raises NotFound where one is missing."""
     if not await in_thread(lambda: all(file.path.is_file() for file in files)):
         raise NotFound(f"The file {files[0].filename} is missing on the server")
     if len(files) == 1:
-        return web.FileResponse(
+        return _File(
             files[0].path,
             headers={
                 "Content-Type": "application/octet-stream",
@@ -78,9 +91,6 @@ async def _send_form(raw: web.BaseRequest, files: Sequence[SentFile]) -> web.Str
 
 
 async def _send_file(raw: web.BaseRequest, response: web.StreamResponse, path: Path, size: int) -> None:
-    transport = raw.transport
-    if transport is None or transport.is_closing():
-        raise ConnectionResetError("The client went away")
     with open(path, "rb") as stream:
         if size:
-            await asyncio.get_running_loop().sendfile(transport, stream, 0, size)
+            await streams.copy_to(raw, stream, size)

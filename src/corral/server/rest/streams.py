@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import IO
 
 from aiohttp import WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
@@ -78,6 +79,15 @@ async def _pinged(socket: web.WebSocketResponse) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def copy_to(raw: web.BaseRequest, file: IO[bytes], size: int) -> int:
+    """Have the kernel send a file's first bytes, and return how many; ConnectionResetError where nobody reads."""
+    transport = raw.transport
+    # asyncio's own error for this is none of those of connections.
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("The client has gone")
+    return await asyncio.get_running_loop().sendfile(transport, file, 0, size)
+
+
 async def send_file(raw: web.BaseRequest, fd: int, name: str, headers: Mapping[str, str]) -> web.StreamResponse:
     """Answer with the contents of an open regular file, by sendfile; the descriptor is closed."""
     with open(fd, "rb", buffering=0) as file:
@@ -89,7 +99,7 @@ async def send_file(raw: web.BaseRequest, fd: int, name: str, headers: Mapping[s
         if raw.method == "HEAD" or not size or transport is None:
             await response.write_eof()
             return response
-        sent = await asyncio.get_running_loop().sendfile(transport, file, 0, size)
+        sent = await copy_to(raw, file, size)
         if sent < size:
             # The file shrank: the promised length cannot be kept, and the client must see that.
             transport.abort()
