@@ -12,6 +12,7 @@ from corral.errors import InternalError, InvalidRequest, NotSupported
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.host import command
+from corral.server.host.cgroup import Layout
 from corral.server.host.idmap import IdMap
 from corral.server.host.threads import in_thread
 from corral.server.instances import criu, root_volume, store
@@ -69,18 +70,24 @@ async def save(context: Context, instance: Instance, container: RunningContainer
     """
     if container.frozen:
         raise InvalidRequest("The instance is frozen: resume it before its state is saved")
-    await finish(_save(context, instance, container.init_pid, stops=stops))
+    await finish(_save(context, instance, container, stops=stops))
 
 
-async def _save(context: Context, instance: Instance, init_pid: int, *, stops: bool) -> None:
+async def _save(context: Context, instance: Instance, container: RunningContainer, *, stops: bool) -> None:
     volume = await root_volume.get(context, instance)
     target = target_of(context, instance, volumes.path(context.member, volume))
+    group = await in_thread(_find_unified, container, context.parts[HostFacts])
     await in_thread(_make, target.state)
     try:
-        await checkpoint.save(target, init_pid, stops=stops)
+        await checkpoint.save(target, container.init_pid, group, stops=stops)
     except BaseException:
         await in_thread(_remove, target.state)
         raise
+
+
+def _find_unified(container: RunningContainer, facts: HostFacts) -> Path | None:
+    """The container's control group where these are unified."""
+    return container.cgroup(facts.hierarchies).unified if facts.hierarchies.layout is Layout.UNIFIED else None
 
 
 async def restore(

@@ -14,7 +14,9 @@ from harness import records
 
 LOG = """(00.071)      1: Warn  (criu/config.c:1051): something
 (00.083725)      1: Error (criu/image.c:475): Unable to open timens-0.img: Permission denied
-Error (criu/util.c:627): execvp("iptables-restore", ...) failed
+Error (criu/util.c:627): execvp("iptables-save", ...) failed
+(00.090001) Error (criu/util.c:642): exited, status=1
+(00.090002) Error (criu/util.c:1567): ip6tables-legacy-save -V failed
 (00.106359) Error (criu/cr-restore.c:2537): Restoring FAILED.
 """
 
@@ -30,8 +32,13 @@ def test_arguments(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "program_path", lambda name: f"/usr/bin/{name}")
     common = ["-n", "c1", "-P", "/lxd/containers", "--rcfile", target.state / "lxc.conf", "-D", target.state, "-v"]
     expected = ["/usr/bin/lxc-checkpoint", *map(str, common)]
-    assert [str(one) for one in checkpoint.save_argv(target, stops=False)] == expected
-    assert [str(one) for one in checkpoint.save_argv(target, stops=True)] == [*expected, "-s"]
+    assert [str(one) for one in checkpoint.save_argv(target, 7, None, stops=False)] == expected
+    assert [str(one) for one in checkpoint.save_argv(target, 7, None, stops=True)] == [*expected, "-s"]
+    group = Path("/sys/fs/cgroup/lxc.payload.c1")
+    direct = [str(one) for one in checkpoint.save_argv(target, 7, group, stops=True)]
+    assert direct[:8] == ["/usr/bin/criu", "dump", "-t", "7", "--freeze-cgroup", str(group), "-D", str(target.state)]
+    assert "--leave-running" not in direct
+    assert checkpoint.save_argv(target, 7, group, stops=False)[-1] == "--leave-running"
     restored = [str(one) for one in checkpoint.restore_argv(target)]
     assert restored[restored.index("/usr/bin/lxc-checkpoint") :] == [expected[0], "-r", *expected[1:]]
 
@@ -43,6 +50,17 @@ def test_options() -> None:
         "external tty[8801:18]",
     ]
     assert checkpoint.terminal_key(0x8801, 0x18) == "tty[8801:18]"
+
+
+def test_mounts_of_the_host() -> None:
+    config = """lxc.mount.entry = /dev/fuse dev/fuse none bind,create=file,optional 0 0
+lxc.mount.entry = /a /with\\040space none rbind 0 0
+lxc.mount.entry = proc dev/.lxc/proc proc create=dir,optional 0 0
+"""
+    assert checkpoint.external_mounts(config) == [
+        *("--external", "mnt[/dev/fuse]:dev/fuse"),
+        *("--external", "mnt[/with space]:/with space"),
+    ]
 
 
 def test_configuration() -> None:

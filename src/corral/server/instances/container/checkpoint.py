@@ -1,7 +1,8 @@
-"""Saves the state of a running container and makes it run again, by CRIU through lxc-checkpoint.
+"""Saves the state of a running container and makes it run again, by CRIU.
 
-liblxc tells CRIU what of the container is the host's: its mounts, network devices and control groups. The rest is in a
-file of options that CRIU reads.
+A restore is lxc-checkpoint's, which becomes the container's monitor and tells CRIU what of the container is the host's;
+what it does not tell is in a file of options that CRIU reads. A save is CRIU's own where control groups are unified:
+there liblxc 5.0 cannot save a container a second time, for the monitor of a restored one knows no freezer.
 """
 
 import contextlib
@@ -23,6 +24,13 @@ from corral.server.instances.spec import InstanceSpec
 GHOST_LIMIT = 256 << 20
 """How large a deleted file that is still open may be to be kept with the state."""
 
+_SAVE_OPTIONS = (
+    *("--tcp-established", "--file-locks", "--link-remap", "--force-irmap", "--skip-in-flight"),
+    *("--manage-cgroups=full", "--ext-mount-map", "auto", "--enable-external-sharing", "--enable-external-masters"),
+    *("--enable-fs", "hugetlbfs", "--enable-fs", "tracefs"),
+)
+_NOISE = re.compile(r"tables(-legacy)?-save |^exited, status=")
+_ESCAPED = re.compile(r"\\([0-7]{3})")
 _CONSOLE = "/dev/console"
 _CONSOLE_KEY = "terminal"
 _OPTIONS_NAME = "criu.conf"
@@ -75,9 +83,28 @@ def terminal_key(device: int, file_system: int) -> str:
     return f"tty[{device:x}:{file_system:x}]"
 
 
-def save_argv(target: Target, *, stops: bool) -> list[str | Path]:
-    """The arguments that save a container's state; with `stops` it ends when all is saved. Pure."""
-    return [runtime.program_path("lxc-checkpoint"), *target.argv, *(["-s"] if stops else [])]
+def save_argv(target: Target, init_pid: int, group: Path | None, *, stops: bool) -> list[str | Path]:
+    """The arguments that save a container's state; with `stops` it ends when all is saved. Pure.
+
+    `group` is the container's control group where these are unified.
+    """
+    if group is None:
+        return [runtime.program_path("lxc-checkpoint"), *target.argv, *(["-s"] if stops else [])]
+    argv: list[str | Path] = [runtime.program_path("criu"), "dump", "-t", str(init_pid), "--freeze-cgroup", group]
+    argv += ["-D", target.state, "-o", target.state / "dump.log", "-v4", *_SAVE_OPTIONS]
+    return argv if stops else [*argv, "--leave-running"]
+
+
+def external_mounts(config: str) -> list[str | Path]:
+    """The arguments that tell CRIU which mounts of a container are of the host's directories. Pure."""
+    found: list[str | Path] = []
+    for line in config.splitlines():
+        key, _, entry = line.partition(" = ")
+        fields = entry.split()
+        if key == "lxc.mount.entry" and len(fields) >= 4 and {"bind", "rbind"} & set(fields[3].split(",")):
+            target = _ESCAPED.sub(lambda match: chr(int(match[1], 8)), fields[1])
+            found += ["--external", f"mnt[/{target.lstrip('/')}]:{target}"]
+    return found
 
 
 def restore_argv(target: Target) -> list[str | Path]:
@@ -85,11 +112,14 @@ def restore_argv(target: Target) -> list[str | Path]:
     return [*apparmor.unconfined(), runtime.program_path("lxc-checkpoint"), "-r", *target.argv]
 
 
-async def save(target: Target, init_pid: int, *, stops: bool) -> None:
+async def save(target: Target, init_pid: int, group: Path | None, *, stops: bool) -> None:
     """Save a container's state in an empty directory; InternalError with CRIU's reason, and then it runs on."""
     await in_thread(_prepare_save, target, init_pid)
+    argv = save_argv(target, init_pid, group, stops=stops)
+    if group is not None:
+        argv += external_mounts(await in_thread(target.config.read_text))
     try:
-        await _run(target, save_argv(target, stops=stops))
+        await _run(target, argv)
     except CommandFailed as error:
         reason = await in_thread(explain, target.state, "dump")
         raise InternalError(f"Failed to save the state of {target.name}: {reason or error}") from error
@@ -202,9 +232,12 @@ def explain(state: Path, action: str) -> str:
 
 
 def errors_of(lines: Iterable[str]) -> Iterator[str]:
-    """The errors in the lines of CRIU's log, without their time and place. Pure."""
+    """The errors in the lines of CRIU's log, without their time and place. Pure.
+
+    It looks for programs of iptables in any case; that they are not there is no error.
+    """
     for line in lines:
-        if match := _LINE.match(line):
+        if (match := _LINE.match(line)) and not _NOISE.search(match[1]):
             yield match[1].strip()
 
 

@@ -85,9 +85,10 @@ async def launch(instance_id: int, spec: InstanceSpec, lxcpath: Path) -> Running
 def wait_for_starts(lxcpath: Path) -> None:
     """Wait until every lxc-start that a killed daemon left behind has ended: only then its container can be seen.
 
-    An lxc-checkpoint is waited for as well: until its end the container is neither saved nor restored.
+    What saves or restores a state is waited for as well: until its end the container is neither.
     """
-    for program, timeout_s in (("/lxc-start", START_TIMEOUT_S), ("/lxc-checkpoint", CHECKPOINT_TIMEOUT_S)):
+    checkpoint = (("/lxc-checkpoint", CHECKPOINT_TIMEOUT_S), ("/criu", CHECKPOINT_TIMEOUT_S))
+    for program, timeout_s in (("/lxc-start", START_TIMEOUT_S), *checkpoint):
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline and any(_runs(pid, program, lxcpath) for pid in processes.list_pids()):
             time.sleep(0.02)
@@ -99,7 +100,8 @@ def _runs(pid: int, program: str, lxcpath: Path) -> bool:
     except OSError:
         return False
     # First it may be the program that starts it without a profile.
-    return str(lxcpath) in argv and any(one.endswith(program) for one in argv)
+    ours = any(one == str(lxcpath) or one.startswith(f"{lxcpath.parent}/") for one in argv)
+    return ours and any(one.endswith(program) for one in argv)
 
 
 def connect(instance_id: int, lxcpath: Path, name: str) -> RunningContainer:
