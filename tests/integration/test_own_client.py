@@ -100,3 +100,10 @@ def test_a_move_changes_what_it_is_told_to(ours: Client, profile: str, make_inst
     finally:
         ours("delete", "--force", name)
         ours("storage", "delete", "other")
+
+
+def test_a_server_that_is_no_cluster(ours: Client) -> None:
+    asked = (("add", "x"), ("group", "list"), ("role", "add", "x", "y"), ("remove", "x"), ("list",), ("list-tokens",))
+    for words in asked:
+        assert "isn't part of a cluster" in ours.fails("cluster", *words)
+    assert "Clustering is not available" in ours.fails("cluster", "enable", "x")
