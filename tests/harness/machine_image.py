@@ -206,8 +206,9 @@ def _configure(root: Path) -> None:
     for name in ("subuid", "subgid"):
         (root / "etc" / name).write_text("root:1000000:1000000000\n")
     (root / "var/cache/apt").joinpath("pkgcache.bin").unlink(missing_ok=True)
-    _run("systemctl", f"--root={root}", "-q", "enable", *(f"guest-agent@{port}.service" for port in PORTS))
-    _run("systemctl", f"--root={root}", "-q", "mask", *IDLE_UNITS)
+    # Its own systemctl: the host may have no systemd at all.
+    _run("chroot", root, "systemctl", "-q", "enable", *(f"guest-agent@{port}.service" for port in PORTS))
+    _run("chroot", root, "systemctl", "-q", "mask", *IDLE_UNITS)
 
 
 def _let_apparmor_take_its_time(root: Path) -> None:
