@@ -174,8 +174,12 @@ class Monitor:
         self._checked(Command.ADD_BPF_DEVICE_CGROUP, pack_device_rule(rule, allowed))
 
     def get_config_item(self, key: str) -> str:
-        """The value of a liblxc key in the running container's configuration."""
-        answer = self._checked(Command.GET_CONFIG_ITEM, key.encode() + b"\0")
+        """The value of a liblxc key in the running container's configuration; "" for one that has none."""
+        try:
+            answer = self._checked(Command.GET_CONFIG_ITEM, key.encode() + b"\0")
+        except PermissionError:
+            # liblxc's word for an empty value.
+            return ""
         return answer.data.rstrip(b"\0").decode()
 
     def get_devpts_fd(self) -> int:
