@@ -82,7 +82,7 @@ def test_stop_and_start(daemon: Daemon, api: Api, lxc: Client, make_instance: Ma
         fresh.set_state(name, "stop", force=True)
 
 
-def test_snapshots_and_a_dead_daemon(daemon: Daemon, api: Api, lxc: Client, make_instance: Make) -> None:
+def test_snapshots(daemon: Daemon, api: Api, lxc: Client, make_instance: Make) -> None:
     name = make_instance(config={"security.privileged": "true"})
     lxc("snapshot", "--stateful", name, "live")
     assert get(api, name, "/snapshots/live")["stateful"]
@@ -97,6 +97,12 @@ def test_snapshots_and_a_dead_daemon(daemon: Daemon, api: Api, lxc: Client, make
     assert api.execute(name, "mknod", "/root/disk", "b", "254", "0") == 0
     assert api.execute(name, "dd", "if=/dev/zero", "of=/dev/null", "count=1") == 0
     assert api.execute(name, "dd", "if=/root/disk", "of=/dev/null", "count=1") != 0
+    api.set_state(name, "stop", force=True)
+
+
+def test_a_dead_daemon(daemon: Daemon, api: Api, make_instance: Make) -> None:
+    name = make_instance(config={"security.privileged": "true"})
+    assert api.execute(name, "touch", "/run/mark") == 0
     body = {"action": "stop", "stateful": True, "timeout": -1}
     api.start("PUT", f"/1.0/instances/{name}/state", body)
     until((state_of(daemon, name) / "dump.log").exists, "the state is being saved")
@@ -105,11 +111,27 @@ def test_snapshots_and_a_dead_daemon(daemon: Daemon, api: Api, lxc: Client, make
     with daemon.api() as fresh:
         found = get(fresh, name)
         assert (found["status"], found["stateful"]) == ("Stopped", True)
-        fresh.set_state(name, "start", stateful=True)
-        assert fresh.execute(name, "test", "-e", "/root/disk") == 0
-        # Started without it, the state is gone.
-        fresh.set_state(name, "stop", stateful=True)
-        fresh.set_state(name, "start")
-        assert not get(fresh, name)["stateful"]
-        assert not state_of(daemon, name).exists()
-        fresh.set_state(name, "stop", force=True)
+        # What cannot be restored stays, and the instance stopped.
+        state = state_of(daemon, name)
+        (state / "pstree.img").rename(state / "aside")
+        with pytest.raises(ApiError, match="Failed to restore the state"):
+            fresh.set_state(name, "start", stateful=True)
+        found = get(fresh, name)
+        assert (found["status"], found["stateful"]) == ("Stopped", True)
+        (state / "aside").rename(state / "pstree.img")
+        (state / "restore.log").unlink()
+        fresh.start("PUT", f"/1.0/instances/{name}/state", {"action": "start", "stateful": True, "timeout": -1})
+        until((state / "restore.log").exists, "the state is being restored")
+    daemon.kill()
+    daemon.start()
+    with daemon.api() as later:
+        found = get(later, name)
+        assert (found["status"], found["stateful"]) in (("Stopped", True), ("Running", False))
+        if found["status"] == "Stopped":
+            assert (state / "pstree.img").exists()
+            # Started without it, the state is gone.
+            later.set_state(name, "start")
+        assert later.execute(name, "true") == 0
+        assert not get(later, name)["stateful"]
+        assert not state.exists()
+        later.set_state(name, "stop", force=True)
