@@ -60,10 +60,11 @@ def write(directory: Path, journal: Journal) -> None:
 
 
 def find(directory: Path) -> Journal | None:
-    """The change that was cut short, None where there is none."""
+    """The change that was cut short, None where there is none: a note that was only being made counts for nothing."""
     try:
         return Journal(**json.loads((directory / _FILE).read_text()))
     except FileNotFoundError:
+        remove(directory)
         return None
     except (OSError, ValueError, TypeError) as error:
         log.warning("The note of a change in %s cannot be read: %s", directory, error)
