@@ -20,7 +20,7 @@ KERNEL = "linux-image-amd64"
 PORTS = ("corral.0", "corral.1")
 """The virtio-serial ports that an agent serves: one runs the tests, the other is there to look at them."""
 
-PACKAGES = ("systemd", "systemd-sysv", "dbus", "udev", "kmod", "procps", "apparmor", "criu", "dosfstools")
+PACKAGES = ("systemd", "systemd-sysv", "dbus", "udev", "kmod", "procps", "apparmor", "criu", "dosfstools", "swtpm")
 """What a minimal Debian lacks to be a host, besides what scripts/install needs."""
 
 UNUSED_MODULES = (
