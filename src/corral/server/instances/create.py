@@ -159,10 +159,9 @@ async def make_instance(context: Context, new: NewInstance, config: Mapping[str,
     validation.check_devices(new.devices, new.type, expanded=False)
     async with Rollback() as undo:
         # Waited for with its volume's row: before that there is nothing else of it.
-        instance_id = await context.db.write_behind(_insert, new, config)
-        undo.add(context.db.write, store.delete_instance, instance_id)
-        async with busy.claim(context, instance_id, "create"):
-            instance = await context.db.read(store.reload, instance_id)
+        instance = await context.db.write_behind(_insert, new, config)
+        undo.add(context.db.write, store.delete_instance, instance.id)
+        async with busy.claim(context, instance.id, "create"):
             volatile = await check_expanded(context, instance)
             undo.add(in_thread, delete.remove_files, context, instance)
             _, root = registry.find_root_disk(instance.expanded_devices)
@@ -181,11 +180,11 @@ async def make_instance(context: Context, new: NewInstance, config: Mapping[str,
     return instance
 
 
-def _insert(tx: Tx, new: NewInstance, config: Mapping[str, str]) -> int:
+def _insert(tx: Tx, new: NewInstance, config: Mapping[str, str]) -> Instance:
     permissions.check_volatile(tx, new.project, new.type.value, new.name, new.config, {})
     instance_id = store.insert_instance(tx, replace(new, config=config))
     permissions.check(tx, new.project, "instance creation")
-    return instance_id
+    return store.reload(tx, instance_id)
 
 
 async def check_expanded(context: Context, instance: Instance) -> dict[str, str | None]:

@@ -50,6 +50,7 @@ def site_of(member: Member) -> Site:
     )
 
 
+@functools.cache
 def _seed(member: Member) -> str:
     for path in (member.state_dir / "server.crt", Path("/etc/machine-id")):
         try:

@@ -1,11 +1,11 @@
 """Addresses of NICs on bridges: whether the network can give them, reserved in its DHCP, unique, allowed to send."""
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from corral import units
 from corral.errors import Conflict, InvalidRequest
-from corral.server.db import nics
+from corral.server.db.nics import InstanceNic
 from corral.server.devices.model import DeviceContext
 from corral.server.devices.nic import routes, veth
 from corral.server.devices.nic.filters import IPNetwork
@@ -86,11 +86,11 @@ def check_dns_name(device: DeviceContext, network: Network) -> None:
         )
 
 
-async def check_conflicts(device: DeviceContext, network: Network) -> None:
+def check_conflicts(device: DeviceContext, network: Network, others: Iterable[InstanceNic]) -> None:
     """Raise Conflict where a NIC of another instance on the network has an address of this one."""
     mac = veth.mac_of(device).lower()
     own = {device.config.get(f"{family}.address", "") for family, _ in _FAMILIES} - {"", "none"}
-    for other in await device.context.db.read(nics.list_instance_nics):
+    for other in others:
         if (other.project, other.instance) == (device.project, device.instance):
             continue
         if _place(other.config) != (network.name, device.config.get("vlan", "")):

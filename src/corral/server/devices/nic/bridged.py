@@ -5,7 +5,9 @@ from functools import partial
 
 from corral import units
 from corral.errors import InvalidRequest, NotFound
+from corral.server.db import nics
 from corral.server.db.database import Tx
+from corral.server.db.nics import InstanceNic
 from corral.server.devices.model import (
     Attachment,
     Check,
@@ -85,9 +87,9 @@ class BridgedNic:
         return veth.prepare_identity(device)
 
     async def reserve(self, device: DeviceContext) -> None:
-        network = await _find_network(device)
+        network, others = await device.context.db.read(_network_with_nics, device.config)
         if network is not None and veth.mac_of(device):
-            await addressing.check_conflicts(device, network)
+            addressing.check_conflicts(device, network, others)
             await addressing.reserve(device, network)
 
     async def attach(self, device: DeviceContext) -> Attachment:
@@ -188,13 +190,23 @@ def _mtu(config: Mapping[str, str], network: Network | None, bridge: str) -> str
 
 
 async def _find_network(device: DeviceContext) -> Network | None:
-    name = device.config.get("network") or device.config.get("parent", "")
-    if not device.config.get("network"):
-        return await device.context.db.read(networks.find_network, _DEFAULT_PROJECT, name)
+    return await device.context.db.read(_network_of, device.config)
+
+
+def _network_of(tx: Tx, config: Mapping[str, str]) -> Network | None:
+    name = config.get("network") or config.get("parent", "")
+    if not config.get("network"):
+        return networks.find_network(tx, _DEFAULT_PROJECT, name)
     try:
-        network = await device.context.db.read(networks.get_network, _DEFAULT_PROJECT, name)
+        network = networks.get_network(tx, _DEFAULT_PROJECT, name)
     except NotFound as error:
         raise NotFound(f'Error loading network config for "{name}": {error}') from error
     if network.type is not NetworkType.BRIDGE:
         raise InvalidRequest("Specified network must be of type bridge")
     return network
+
+
+def _network_with_nics(tx: Tx, config: Mapping[str, str]) -> tuple[Network | None, list[InstanceNic]]:
+    """The network, and the NICs of all instances."""
+    network = _network_of(tx, config)
+    return network, nics.list_instance_nics(tx) if network is not None else []
