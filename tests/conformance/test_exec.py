@@ -27,6 +27,21 @@ def test_exit_codes(lxc: Client, instance: str, command: list[str], code: int) -
     assert lxc.run("exec", instance, "--", *command).returncode == code
 
 
+def test_a_command_may_close_its_outputs_before_it_ends(lxc: Client, instance: str) -> None:
+    script = "exec >/dev/null 2>&1; sleep 0.3; exit 3"
+    assert lxc.run("exec", instance, "--", "sh", "-c", script).returncode == 3
+    assert lxc.run("exec", "--disable-stdin", instance, "--", "sh", "-c", script).returncode == 3
+
+
+def test_signals_reach_a_command_that_closed_its_outputs(lxc: Client, instance: str) -> None:
+    script = "trap 'exit 9' TERM; exec >/dev/null 2>&1; touch /tmp/closed; while :; do sleep 0.05; done"
+    process = lxc.popen("exec", instance, "--", "sh", "-c", script)
+    until(lambda: lxc.run("exec", instance, "--", "test", "-e", "/tmp/closed").returncode == 0, "its outputs are closed")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 9
+
+
 def test_standard_output_and_error_are_apart(lxc: Client, instance: str) -> None:
     done = lxc.run("exec", instance, "--", "sh", "-c", "echo out; echo err >&2")
     assert (done.stdout, done.stderr) == (b"out\n", b"err\n")

@@ -109,13 +109,16 @@ class Streams:
         if self.control is not None and self.control.is_open:
             self.control.queue(TEXT, codec.encode(message).encode())
 
-    def run(self, signals: SignalPipe, on_signal: Callable[[int], None]) -> None:
-        """Carry until every output has ended."""
+    def run(self, signals: SignalPipe, on_signal: Callable[[int], None], *, until_control_ends: bool = False) -> None:
+        """Carry until every output has ended; on request on to the end of the control websocket, which is the server's.
+
+        A command may close its outputs long before it ends, and servers kill the command of a client that is gone.
+        """
         for websocket in self._websockets:
             websocket.stream.settimeout(0)
         for websocket in tuple(self._outputs):
             self._deliver(websocket, websocket.take_messages())
-        while self._outputs and not self._ended:
+        while not self._ended and (self._outputs or (until_control_ends and self._is_controlled())):
             ready = self._poll(signals)
             if signals.fileno() in ready:
                 for number in signals.take():
@@ -124,6 +127,9 @@ class Streams:
                 self._serve(websocket, ready.get(websocket.fileno(), 0))
             if self._input is not None and self._input[0] in ready:
                 self._read_input()
+
+    def _is_controlled(self) -> bool:
+        return self.control is not None and self.control.is_open
 
     def _poll(self, signals: SignalPipe) -> dict[int, int]:
         poll = select.poll()

@@ -99,7 +99,7 @@ def _carry(invocation: Invocation, server: Server, name: str, body: dict[str, An
         operation = server.start("POST", f"/instances/{escape(name)}/exec", body)
         streams = _open_streams(server, operation, interactive, with_stdin=not invocation.switch("disable-stdin"))
         try:
-            streams.run(signals, lambda number: _on_signal(streams, number, interactive))
+            streams.run(signals, lambda number: _on_signal(streams, number, interactive), until_control_ends=True)
         finally:
             streams.close()
     return _exit_code(operation)

@@ -222,6 +222,7 @@ class Session:
         self.connections = Connections((*self._streams, "control"))
         self._command: Running | None = None
         self._gone = asyncio.Event()
+        self._shown = False
 
     async def run(self) -> dict[str, Any]:
         """Wait for the client, run the command to its end and return the operation's metadata."""
@@ -251,6 +252,7 @@ class Session:
                     os.close(fd)
             async with _killed_at_last(self._command), _helpers(self._feed_pipe(feed), self._control(), self._watch()):
                 await self._show_all((out, "1"), (err, "2"))
+                self._shown = True
                 return await self._command.wait()
 
     async def _run_terminal(self) -> int:
@@ -325,9 +327,12 @@ class Session:
         self._client_gone("terminal")
 
     async def _watch(self) -> None:
-        """Notice a client without a control connection that goes while the command is silent."""
+        """Notice a client without a control connection that goes while the command is silent.
+
+        One that was told of the output's end may well go: it waits for the operation's.
+        """
         await until_disconnected(self.connections.get("1"))
-        if self.connections.find("control") is None:
+        if self.connections.find("control") is None and not self._shown:
             self._client_gone("output")
 
     async def _control(self, master: int | None = None) -> None:
