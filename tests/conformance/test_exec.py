@@ -36,7 +36,9 @@ def test_a_command_may_close_its_outputs_before_it_ends(lxc: Client, instance: s
 def test_signals_reach_a_command_that_closed_its_outputs(lxc: Client, instance: str) -> None:
     script = "trap 'exit 9' TERM; exec >/dev/null 2>&1; touch /tmp/closed; while :; do sleep 0.05; done"
     process = lxc.popen("exec", instance, "--", "sh", "-c", script)
-    until(lambda: lxc.run("exec", instance, "--", "test", "-e", "/tmp/closed").returncode == 0, "its outputs are closed")
+    until(
+        lambda: lxc.run("exec", instance, "--", "test", "-e", "/tmp/closed").returncode == 0, "its outputs are closed"
+    )
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     assert process.returncode == 9
