@@ -11,7 +11,8 @@ from corral.server.context import Context, Member
 from corral.server.db import schema
 from corral.server.db.database import Database, LocalDatabase
 from corral.server.events.bus import Events
-from corral.server.host import features, loopdev, mount
+from corral.server.host import features
+from corral.server.host.filesystems import loopdev, mount
 from corral.server.locks import Locks
 
 

@@ -13,7 +13,7 @@ import pytest
 from corral.errors import AlreadyExists, CorralError, InvalidRequest, NotFound, OutOfSpace, Unavailable
 from corral.server.context import Context
 from corral.server.db.database import Tx
-from corral.server.host import btrfs, loopdev, mount
+from corral.server.host.filesystems import btrfs, loopdev, mount
 from corral.server.storage import custom, custom_snapshots, model, pools, snapshot_store, snapshots, store, volumes
 from corral.server.storage.model import ImageSource, Pool, Volume, VolumeType
 

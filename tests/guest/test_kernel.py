@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from corral.server.host import features, loopdev, project_quota
+from corral.server.host import features
+from corral.server.host.filesystems import loopdev, project_quota
 from harness.api import Api
 from harness.client import Client
 from harness.daemon import Daemon

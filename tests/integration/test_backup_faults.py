@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import remove_instance
-from corral.server.host import btrfs
+from corral.server.host.filesystems import btrfs
 from harness.api import Api, ApiError
 from harness.daemon import Daemon
 

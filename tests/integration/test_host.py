@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from corral.server.host import btrfs, features, loopdev, mount, netlink, openat2
-from corral.server.host.idmap import IdMap, IdRange, shift_tree
+from corral.server.host import features
+from corral.server.host.filesystems import btrfs, loopdev, mount, openat2
+from corral.server.host.isolation.idmap import IdMap, IdRange, shift_tree
+from corral.server.host.network import netlink
 
 MIB = 1 << 20
 

@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from corral.errors import InternalError
-from corral.server.host import cgroup, pidfd, processes, terminal
-from corral.server.host.liblxc_socket import Monitor, State, scan_running
-from corral.server.host.zygote import Attach, ExecRequest, Running, Zygote
+from corral.server.host.isolation import cgroup
+from corral.server.host.programs import pidfd, processes, terminal
+from corral.server.host.programs.liblxc_socket import Monitor, State, scan_running
+from corral.server.host.programs.zygote import Attach, ExecRequest, Running, Zygote
 from harness import images
 from harness.waiting import until
 

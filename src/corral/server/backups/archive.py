@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from corral.errors import CommandFailed, InvalidRequest, OutOfSpace
-from corral.server.host import command, python_helper
+from corral.server.host.programs import command, python_helper
 from corral.server.operations.model import report
 from corral.server.storage import pools
 from corral.units import format_size

@@ -16,7 +16,7 @@ from corral.server.backups.upload import Upload
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle, format_time, utc_now
-from corral.server.host.idmap import IdMap
+from corral.server.host.isolation.idmap import IdMap
 from corral.server.projects import permissions
 from corral.server.snapshots import naming
 from corral.server.storage import copies, custom, custom_snapshots, keys, model, pools, snapshot_store, volumes

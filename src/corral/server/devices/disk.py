@@ -12,8 +12,8 @@ from corral.errors import InvalidRequest, NotSupported
 from corral.server.devices import disk_limits, nodes, volume_disks
 from corral.server.devices.model import Attachment, DeviceContext, Mount, anything, check_keys, encode_path
 from corral.server.devices.volume_disks import Source
-from corral.server.host import blockdev, mount
-from corral.server.host.openat2 import RESOLVE_BENEATH, openat2
+from corral.server.host.filesystems import blockdev, mount
+from corral.server.host.filesystems.openat2 import RESOLVE_BENEATH, openat2
 from corral.server.host.threads import in_thread
 from corral.server.keys import BOOL, SIZE, UNSIGNED
 from corral.server.projects import restrictions

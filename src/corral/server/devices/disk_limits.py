@@ -6,8 +6,8 @@ from dataclasses import replace
 from corral import units
 from corral.errors import InvalidRequest, NotSupported
 from corral.server.devices.model import DeviceContext
-from corral.server.host import blockdev
-from corral.server.host.cgroup import Hierarchies, Setting, io_limit_settings
+from corral.server.host.filesystems import blockdev
+from corral.server.host.isolation.cgroup import Hierarchies, Setting, io_limit_settings
 
 KEYS = ("limits.read", "limits.write", "limits.max")
 Limit = tuple[int, int]

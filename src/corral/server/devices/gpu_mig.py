@@ -8,7 +8,7 @@ from pathlib import Path
 
 from corral.errors import InvalidRequest, NotSupported
 from corral.server.devices.model import Attachment, Check, DeviceContext, check_keys
-from corral.server.host import command
+from corral.server.host.programs import command
 from corral.server.host.threads import in_thread
 
 _TOOL = "nvidia-container-cli"

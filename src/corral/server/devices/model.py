@@ -10,8 +10,8 @@ from typing import Protocol, runtime_checkable
 from corral.errors import InvalidRequest
 from corral.server.context import Context
 from corral.server.db.database import Tx
-from corral.server.host.cgroup import Cgroup, Hierarchies, Setting
-from corral.server.host.idmap import IdMap
+from corral.server.host.isolation.cgroup import Cgroup, Hierarchies, Setting
+from corral.server.host.isolation.idmap import IdMap
 from corral.server.keys import KeyType
 
 Check = Callable[[str], object]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from corral.errors import InvalidRequest, NotSupported, Unavailable
 from corral.server.devices.model import Attachment, DeviceContext, Mount, encode_path
-from corral.server.host import inside, mount
+from corral.server.host.filesystems import inside, mount
 from corral.server.host.threads import in_thread, in_thread_abandonable
 
 VISIT_TIMEOUT_S = 30.0

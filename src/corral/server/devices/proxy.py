@@ -23,7 +23,9 @@ from corral.server.devices.model import (
 from corral.server.devices.nic.filters import label_of
 from corral.server.devices.proxy_addresses import ProxyAddress
 from corral.server.events.problems import Problem, ProblemSolved
-from corral.server.host import helpers, nftables, sysfs
+from corral.server.host import sysfs
+from corral.server.host.network import nftables
+from corral.server.host.programs import helpers
 from corral.server.host.threads import in_thread
 from corral.server.keys import BOOL
 

@@ -15,7 +15,7 @@ from corral.errors import CommandFailed, InvalidRequest, NotSupported
 from corral.server.devices import nodes
 from corral.server.devices.model import Attachment, DeviceContext, anything, check_keys, encode_path
 from corral.server.devices.nodes import Node
-from corral.server.host import command, helpers
+from corral.server.host.programs import command, helpers
 from corral.server.host.threads import in_thread
 
 _CHECKS = {"path": anything, "pathrm": anything}

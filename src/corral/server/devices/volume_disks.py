@@ -12,8 +12,8 @@ from corral import units
 from corral.errors import InvalidRequest, NotFound
 from corral.server.context import Context
 from corral.server.devices.model import DeviceContext
-from corral.server.host import mount
-from corral.server.host.idmap import IdMap
+from corral.server.host.filesystems import mount
+from corral.server.host.isolation.idmap import IdMap
 from corral.server.host.threads import in_thread
 from corral.server.projects import store as projects
 from corral.server.storage import owners, store, volumes

@@ -23,7 +23,8 @@ from corral.api.resources import (
 )
 from corral.server.hardware import details
 from corral.server.hardware.tree import Tree, hex_id, natural_key, numa_node, or_unset, pci_address, usb_address
-from corral.server.host import ethtool, sysfs
+from corral.server.host import sysfs
+from corral.server.host.network import ethtool
 
 _NETWORK_CLASS = "0x02"
 _PROTOCOLS = {1: "ethernet", 32: "infiniband"}

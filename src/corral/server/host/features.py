@@ -10,7 +10,8 @@ import socket
 import subprocess
 from functools import cache
 
-from corral.server.host import mount, sysfs
+from corral.server.host import sysfs
+from corral.server.host.filesystems import mount
 
 _PROBE_TIMEOUT_S = 10.0
 _PR_SCHED_CORE, _PR_SCHED_CORE_GET = 62, 0

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from corral.errors import CommandFailed, InternalError, InvalidRequest, NotSupported
-from corral.server.host import command
+from corral.server.host.programs import command
 from corral.server.host.threads import in_thread
 from corral.server.images import apt, busybox, debian
 from corral.server.images.formats import ImageFiles

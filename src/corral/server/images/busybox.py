@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from corral.errors import NotSupported
-from corral.server.host import command
+from corral.server.host.programs import command
 from corral.server.host.threads import in_thread
 from corral.server.images.recipe import TemplateSource
 

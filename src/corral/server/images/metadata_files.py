@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from corral.errors import InvalidRequest, NotFound
-from corral.server.host.openat2 import openat2
+from corral.server.host.filesystems.openat2 import openat2
 from corral.server.images.formats import ImageMetadata, parse_metadata, render_metadata
 
 METADATA_LIMIT = 1 << 20

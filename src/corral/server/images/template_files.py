@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from corral.errors import InvalidRequest
-from corral.server.host.openat2 import openat2
+from corral.server.host.filesystems.openat2 import openat2
 from corral.server.images import metadata_files
 from corral.server.images.templates import (
     RenderedFile,

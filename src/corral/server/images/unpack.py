@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corral.errors import InternalError, InvalidRequest, NotSupported
-from corral.server.host import python_helper
+from corral.server.host.programs import python_helper
 from corral.server.host.threads import in_thread
 from corral.server.images.formats import Format, ImageFiles, ImageMetadata, detect_format, parse_metadata
 

@@ -9,10 +9,10 @@ from corral.errors import CorralError, NotSupported
 from corral.server.background import Background
 from corral.server.context import Context
 from corral.server.events.problems import Problem, ProblemSolved
-from corral.server.host import idmap
-from corral.server.host.liblxc_socket import scan_running
+from corral.server.host.isolation import idmap
+from corral.server.host.programs.liblxc_socket import scan_running
+from corral.server.host.programs.zygote import Zygote
 from corral.server.host.threads import in_thread
-from corral.server.host.zygote import Zygote
 from corral.server.instances import (
     busy,
     delete,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from corral.errors import CommandFailed
 from corral.server.context import Context
-from corral.server.host import command
+from corral.server.host.programs import command
 
 _CHECK_TIMEOUT_S = 30.0
 

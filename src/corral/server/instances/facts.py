@@ -6,8 +6,9 @@ from pathlib import Path
 
 from corral.errors import Forbidden
 from corral.product import Product
-from corral.server.host import apparmor, cgroup, features, sysfs
-from corral.server.host.idmap import parse_raw_idmap
+from corral.server.host import features, sysfs
+from corral.server.host.isolation import apparmor, cgroup
+from corral.server.host.isolation.idmap import parse_raw_idmap
 from corral.server.instances.keys import parse_raw_lxc
 from corral.server.instances.limits import host_limits
 from corral.server.instances.spec import HostFacts

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from corral.errors import CorralError
 from corral.server.context import Context
-from corral.server.host import cgroup_stats
-from corral.server.host.cgroup import Cgroup
-from corral.server.host.mount import find_mount
-from corral.server.host.netlink import Netlink
+from corral.server.host.filesystems.mount import find_mount
+from corral.server.host.isolation import cgroup_stats
+from corral.server.host.isolation.cgroup import Cgroup
+from corral.server.host.network.netlink import Netlink
 from corral.server.host.threads import in_thread
 from corral.server.instances import running
 from corral.server.instances.inventory import Inventory

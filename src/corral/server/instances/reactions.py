@@ -4,7 +4,7 @@ import contextlib
 import logging
 
 from corral.server.context import Context
-from corral.server.host.netlink import Netlink
+from corral.server.host.network.netlink import Netlink
 from corral.server.host.threads import in_thread
 from corral.server.instances import running
 from corral.server.instances.attachments import attach

@@ -7,7 +7,7 @@ from pathlib import Path
 from corral.server.context import Context, Member
 from corral.server.db.database import Tx
 from corral.server.devices import registry
-from corral.server.host.idmap import IdMap
+from corral.server.host.isolation.idmap import IdMap
 from corral.server.host.threads import in_thread
 from corral.server.instances.model import Instance, InstanceType, link_path, snapshots_link_path
 from corral.server.storage import store as storage

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from corral.errors import InvalidRequest
 from corral.server.context import Context
-from corral.server.host.cgroup import Cgroup, Hierarchies, Layout, find_container_cgroup
-from corral.server.host.liblxc_socket import Monitor
-from corral.server.host.peers import Namespace
+from corral.server.host.isolation.cgroup import Cgroup, Hierarchies, Layout, find_container_cgroup
+from corral.server.host.programs.liblxc_socket import Monitor
+from corral.server.host.programs.peers import Namespace
 from corral.server.instances.model import Instance, Status
 
 

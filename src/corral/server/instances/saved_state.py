@@ -11,9 +11,9 @@ from pathlib import Path
 from corral.errors import InternalError, InvalidRequest, NotSupported
 from corral.server.context import Context
 from corral.server.db.database import Tx
-from corral.server.host import command
-from corral.server.host.cgroup import Layout
-from corral.server.host.idmap import IdMap
+from corral.server.host.isolation.cgroup import Layout
+from corral.server.host.isolation.idmap import IdMap
+from corral.server.host.programs import command
 from corral.server.host.threads import in_thread
 from corral.server.instances import criu, root_volume, store
 from corral.server.instances.container import checkpoint

@@ -7,10 +7,10 @@ from pathlib import Path
 from corral import architectures, units
 from corral.errors import NotSupported
 from corral.server.devices.model import Attachment, Mount, Nic
-from corral.server.host import cgroup
-from corral.server.host.apparmor import NO_APPARMOR, AppArmor
-from corral.server.host.cgroup import Hierarchies, Setting
-from corral.server.host.idmap import IdMap
+from corral.server.host.isolation import cgroup
+from corral.server.host.isolation.apparmor import NO_APPARMOR, AppArmor
+from corral.server.host.isolation.cgroup import Hierarchies, Setting
+from corral.server.host.isolation.idmap import IdMap
 from corral.server.instances import keys
 from corral.server.instances.keys import parse_raw_lxc
 from corral.server.instances.model import Instance

@@ -12,8 +12,8 @@ from corral.server.background import Background
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle, format_time, utc_now
-from corral.server.host import mount
-from corral.server.host.idmap import IdMap
+from corral.server.host.filesystems import mount
+from corral.server.host.isolation.idmap import IdMap
 from corral.server.host.threads import in_thread
 from corral.server.instances import busy, facts, keys, replacing, root_volume, running, saved_state, store
 from corral.server.instances.attachments import attach, hotplug

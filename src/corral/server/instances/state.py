@@ -17,8 +17,8 @@ from corral.api.instances import (
 from corral.errors import CorralError, NotFound
 from corral.server.context import Context
 from corral.server.devices import registry
-from corral.server.host.cgroup import Cgroup
-from corral.server.host.netlink import Link, Netlink
+from corral.server.host.isolation.cgroup import Cgroup
+from corral.server.host.network.netlink import Link, Netlink
 from corral.server.host.threads import in_thread
 from corral.server.instances import running, store
 from corral.server.instances.model import Instance, Status

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from corral.errors import Conflict, InternalError, InvalidRequest
 from corral.server.context import Context
-from corral.server.host import pidfd, processes
+from corral.server.host.programs import pidfd, processes
 from corral.server.host.threads import in_thread
 from corral.server.instances import busy, exits, running, saved_state, start, store
 from corral.server.instances.container.runtime import KILL_TIMEOUT_S

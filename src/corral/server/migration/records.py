@@ -8,7 +8,7 @@ import msgspec
 
 from corral.errors import InternalError, InvalidRequest
 from corral.server.events.model import format_time
-from corral.server.host.idmap import IdMap
+from corral.server.host.isolation.idmap import IdMap
 from corral.server.instances.model import Instance, Snapshot
 from corral.server.migration.wire import IdRange, SnapshotRecord
 from corral.server.snapshots import naming

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from corral.errors import CommandFailed
-from corral.server.host import fdio, python_helper
+from corral.server.host.programs import fdio, python_helper
 from corral.server.instances.sessions.channels import Channel, Disconnected, pump_out
 from corral.server.migration import wire
 from corral.server.storage.tree import COPY_TIMEOUT_S, VANISHED

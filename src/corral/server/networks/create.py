@@ -10,7 +10,7 @@ from corral.errors import AlreadyExists, Conflict, InvalidRequest
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle
-from corral.server.host.netlink import Netlink
+from corral.server.host.network.netlink import Netlink
 from corral.server.host.threads import in_thread
 from corral.server.keys import Config
 from corral.server.networks import keys, problems, reservations, store

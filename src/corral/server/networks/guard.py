@@ -14,7 +14,7 @@ import time
 from corral.errors import CorralError
 from corral.server.context import Context
 from corral.server.events.problems import Problem, ProblemSolved
-from corral.server.host import nftables
+from corral.server.host.network import nftables
 from corral.server.networks import reservations, store
 from corral.server.networks.drivers.protocol import Guarded
 from corral.server.networks.model import Network, NetworkRepaired, NetworkStatus

@@ -6,7 +6,7 @@ from corral.api import networks as wire
 from corral.errors import NotFound
 from corral.server.context import Context
 from corral.server.db import nics
-from corral.server.host.netlink import Link, Netlink
+from corral.server.host.network.netlink import Link, Netlink
 from corral.server.host.threads import in_thread
 from corral.server.networks import store
 from corral.server.networks.guard import Guard

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from corral import units
 from corral.errors import Forbidden, InvalidRequest
-from corral.server.host.idmap import IdEntry, parse_raw_idmap
+from corral.server.host.isolation.idmap import IdEntry, parse_raw_idmap
 from corral.server.keys import WORDS
 from corral.server.projects import keys
 from corral.server.projects.contents import CONTAINER, PROFILE, VIRTUAL_MACHINE, Contents, Entity

@@ -11,7 +11,7 @@ from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.devices import registry
 from corral.server.events.model import format_time, utc_now
-from corral.server.host.liblxc_socket import scan_running
+from corral.server.host.programs.liblxc_socket import scan_running
 from corral.server.host.threads import in_thread
 from corral.server.instances import boot, create, expand, identities, root_volume, store, validation
 from corral.server.instances.attachments import attach

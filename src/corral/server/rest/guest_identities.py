@@ -4,8 +4,8 @@ import os
 import socket
 from collections import OrderedDict
 
-from corral.server.host import peers, pidfd
-from corral.server.host.peers import Peer
+from corral.server.host.programs import peers, pidfd
+from corral.server.host.programs.peers import Peer
 from corral.server.instances.guest import guests
 from corral.server.instances.running import Running
 

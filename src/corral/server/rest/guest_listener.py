@@ -17,8 +17,8 @@ from aiohttp import web
 
 from corral.server.background import Background
 from corral.server.context import Context
-from corral.server.host import peers
-from corral.server.host.peers import Peer
+from corral.server.host.programs import peers
+from corral.server.host.programs.peers import Peer
 from corral.server.host.threads import in_thread
 from corral.server.instances.guest import guests
 from corral.server.instances.guest.guest_events import GuestEvents

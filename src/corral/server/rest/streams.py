@@ -11,7 +11,7 @@ from aiohttp import WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
 
 from corral.errors import InvalidRequest
-from corral.server.host import fdio
+from corral.server.host.programs import fdio
 from corral.server.host.threads import in_thread_abandonable
 from corral.server.instances.sessions.channels import Connections, Disconnected, Message
 

@@ -14,7 +14,7 @@ from corral.server.context import Context
 from corral.server.db.changes import EVERYTHING, Changes
 from corral.server.db.database import Tx
 from corral.server.host import features
-from corral.server.host.netlink import Netlink
+from corral.server.host.network.netlink import Netlink
 from corral.server.host.threads import in_thread
 from corral.server.settings import keys
 from corral.server.settings.settings import Settings

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from corral.errors import InvalidRequest
-from corral.server.host import btrfs
+from corral.server.host.filesystems import btrfs
 from corral.server.storage import model
 from corral.server.storage.driver import ReceivedPart, SentPart, StoredVolume
 

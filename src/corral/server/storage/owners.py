@@ -7,7 +7,7 @@ from pathlib import Path
 
 from corral.server.context import Context, Member
 from corral.server.db.database import Tx
-from corral.server.host.idmap import IdMap, shift_tree, target_of, undo_shift
+from corral.server.host.isolation.idmap import IdMap, shift_tree, target_of, undo_shift
 from corral.server.host.threads import in_thread
 from corral.server.storage.model import Volume, VolumeType
 

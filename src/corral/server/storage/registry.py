@@ -7,7 +7,7 @@ from pathlib import Path
 
 from corral.errors import CommandFailed, InvalidRequest
 from corral.server.context import Member
-from corral.server.host import command
+from corral.server.host.programs import command
 from corral.server.storage import model
 from corral.server.storage.driver import PoolSite, StorageDriver
 from corral.server.storage.drivers.btrfs import BtrfsDriver

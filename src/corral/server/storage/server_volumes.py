@@ -7,7 +7,7 @@ from pathlib import Path
 from corral.errors import InvalidRequest, NotFound
 from corral.server.context import Context
 from corral.server.db.database import LocalDatabase, Tx
-from corral.server.host import command
+from corral.server.host.programs import command
 from corral.server.host.threads import in_thread
 from corral.server.storage import pools, snapshot_store, store, tree, volumes
 from corral.server.storage.model import ContentType, Volume, VolumeType

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from corral.errors import CommandFailed
-from corral.server.host import command
+from corral.server.host.programs import command
 from corral.server.host.threads import in_thread
 from corral.server.storage.driver import Space
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from corral.server.context import Context
 from corral.server.events.problems import Problem, ProblemSolved
-from corral.server.host import cgroup
-from corral.server.host.cgroup import Hierarchies
+from corral.server.host.isolation import cgroup
+from corral.server.host.isolation.cgroup import Hierarchies
 from corral.server.host.threads import in_thread
 
 _CONTROLLERS: Mapping[str, tuple[tuple[str, ...], str]] = {

@@ -10,8 +10,10 @@ from corral.server.devices.model import Placed, encode_path
 from corral.server.devices.nic import filters, ipvlan, limits, priority, routed, sriov, vlans
 from corral.server.devices.nic.sriov import VirtualFunction
 from corral.server.devices.proxy_addresses import ProxyAddress
-from corral.server.host import inotify, liblxc_socket, uevents
-from corral.server.host.cgroup import Hierarchies
+from corral.server.host import uevents
+from corral.server.host.filesystems import inotify
+from corral.server.host.isolation.cgroup import Hierarchies
+from corral.server.host.programs import liblxc_socket
 
 V1 = Hierarchies({"blkio": Path("/cg/blkio")}, None)
 V2 = Hierarchies({}, Path("/cg"), frozenset({"io"}))

@@ -9,7 +9,7 @@ import msgspec
 from corral.api.resources import GPUCardSRIOV, NetworkCardSRIOV
 from corral.server.hardware import cards, details, names, resources
 from corral.server.hardware.tree import Tree
-from corral.server.host import ethtool
+from corral.server.host.network import ethtool
 
 INFORMATION = "Model: \t\t GeForce GT 730\nIRQ:   \t\t 30\nGPU UUID: \t GPU-6dda\nDevice Minor: \t 0\n"
 VERSION = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  450.102.04  Tue Dec 29\nGCC version: 9"

@@ -6,7 +6,10 @@ import struct
 
 import pytest
 
-from corral.server.host import features, mount, netlink, seccomp, sysfs, systemd
+from corral.server.host import features, sysfs, systemd
+from corral.server.host.filesystems import mount
+from corral.server.host.isolation import seccomp
+from corral.server.host.network import netlink
 
 
 def test_mount_tables() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from corral.server.host import apparmor
-from corral.server.host.apparmor import AppArmor, Profiles, patterns_besides, profile_name
+from corral.server.host.isolation import apparmor
+from corral.server.host.isolation.apparmor import AppArmor, Profiles, patterns_besides, profile_name
 from corral.server.instances.security.apparmor_profile import Confinement, render_profile
 
 ABI = Path("/etc/apparmor.d/abi/3.0")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from corral.errors import InvalidRequest
-from corral.server.host.idmap import IdRange
+from corral.server.host.isolation.idmap import IdRange
 from corral.server.instances import saved_state
 from corral.server.instances.container import checkpoint, runtime
 from corral.server.instances.container.checkpoint import Target

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from corral.server.host.idmap import IdRange
-from corral.server.host.peers import Namespace
+from corral.server.host.isolation.idmap import IdRange
+from corral.server.host.programs.peers import Namespace
 from corral.server.instances.guest import guest_events, guests
 from corral.server.instances.guest.guest_events import QUEUE_LENGTH, GuestEvents
 from corral.server.instances.guest.guests import Suspect

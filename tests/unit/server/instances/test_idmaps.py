@@ -3,7 +3,7 @@
 import pytest
 
 from corral.errors import InvalidRequest, NotSupported
-from corral.server.host.idmap import IdRange
+from corral.server.host.isolation.idmap import IdRange
 from corral.server.instances.security import idmaps
 from corral.server.instances.security.idmaps import HostIds, find_free, of_text, plan, to_text
 

@@ -7,9 +7,9 @@ import pytest
 
 from corral.errors import NotSupported
 from corral.server.devices.model import Attachment, Mount, Nic
-from corral.server.host.apparmor import AppArmor
-from corral.server.host.cgroup import Hierarchies
-from corral.server.host.idmap import IdRange
+from corral.server.host.isolation.apparmor import AppArmor
+from corral.server.host.isolation.cgroup import Hierarchies
+from corral.server.host.isolation.idmap import IdRange
 from corral.server.instances.container.lxc_config import lxc_config
 from corral.server.instances.model import Instance
 from corral.server.instances.security import idmaps, nvidia

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from corral.errors import InvalidRequest
-from corral.server.host.cgroup import Cgroup, Hierarchies
+from corral.server.host.isolation.cgroup import Cgroup, Hierarchies
 from corral.server.instances.limits.network_priority import set_priority
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from corral.errors import InvalidRequest, NotSupported
-from corral.server.host.cgroup import Hierarchies
+from corral.server.host.isolation.cgroup import Hierarchies
 from corral.server.instances.keys import parse_fuse
 from corral.server.instances.security import interception
 from corral.server.instances.security.seccomp import render_policy

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from corral.server.host.peers import Peer
+from corral.server.host.programs.peers import Peer
 from corral.server.instances.guest import guests
 from corral.server.instances.running import Running
 from corral.server.rest.guest_identities import MOST_REMEMBERED, Identities
@@ -35,7 +35,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(guests, "find_instance_id", find)
     # As before Linux 6.5, so that the fake peers are held by their numbers.
-    monkeypatch.setattr("corral.server.host.peers._SO_PEERPIDFD", 9999)
+    monkeypatch.setattr("corral.server.host.programs.peers._SO_PEERPIDFD", 9999)
     return pids
 
 

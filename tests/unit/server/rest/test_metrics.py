@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from corral.server.auth import pem
-from corral.server.host import command
+from corral.server.host.programs import command
 from corral.server.instances import store
 from corral.server.instances.metrics import Collected
 from corral.server.metrics import openmetrics

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from corral.server.host.cgroup import Hierarchies
+from corral.server.host.isolation.cgroup import Hierarchies
 from corral.server.warnings import host
 from corral.server.warnings.model import CODES
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from corral import units
-from corral.server.host import nftables
+from corral.server.host.network import nftables
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -18,7 +18,8 @@ from corral.server.devices.model import (
     check_mtu,
 )
 from corral.server.devices.nic import parents, veth, vlans
-from corral.server.host import command, sysfs
+from corral.server.host import sysfs
+from corral.server.host.programs import command
 from corral.server.keys import BOOL, UNSIGNED
 
 _MODES = ("l2", "l3s")

@@ -11,7 +11,7 @@ from corral import units
 from corral.errors import CommandFailed, NotSupported
 from corral.server.devices.model import Check, DeviceContext, check_id
 from corral.server.devices.nic import priority
-from corral.server.host import command
+from corral.server.host.programs import command
 from corral.server.keys import BIT_RATE
 
 _RATES = ("limits.ingress", "limits.egress", "limits.max")

@@ -7,7 +7,7 @@ from functools import partial
 from corral.server.devices.model import Attachment, DeviceContext, Nic
 from corral.server.devices.nic import parents, veth
 from corral.server.host import sysfs
-from corral.server.host.netlink import Netlink
+from corral.server.host.network.netlink import Netlink
 from corral.server.host.threads import in_thread
 from corral.server.networks.model import NetworkType
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from corral.errors import InvalidRequest
 from corral.server.devices.model import Attachment, DeviceContext, Nic, encode_path
 from corral.server.devices.nic import parents, veth, vlans
-from corral.server.host import mount
-from corral.server.host.netlink import Netlink
+from corral.server.host.filesystems import mount
+from corral.server.host.network.netlink import Netlink
 from corral.server.host.threads import in_thread
 from corral.server.networks.model import NetworkType
 

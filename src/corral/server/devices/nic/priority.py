@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from corral.server.devices.model import DeviceContext
 from corral.server.devices.nic.filters import label_of
-from corral.server.host import nftables
+from corral.server.host.network import nftables
 
 KEY = "limits.priority"
 

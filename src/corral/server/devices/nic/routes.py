@@ -3,7 +3,7 @@
 import ipaddress
 from collections.abc import Iterable, Mapping
 
-from corral.server.host.netlink import SCOPE_GLOBAL, SCOPE_LINK, Netlink, Route
+from corral.server.host.network.netlink import SCOPE_GLOBAL, SCOPE_LINK, Netlink, Route
 
 _PROTOCOL_BOOT = 3
 KEYS = frozenset({"ipv4.routes", "ipv6.routes", "ipv4.routes.external", "ipv6.routes.external"})

@@ -9,7 +9,7 @@ from corral.errors import InvalidRequest, NotSupported
 from corral.server.devices.model import Attachment, DeviceContext
 from corral.server.devices.nic import parents
 from corral.server.devices.nic.physical import PhysicalNic
-from corral.server.host import command
+from corral.server.host.programs import command
 from corral.server.host.sysfs import read_int
 from corral.server.host.threads import in_thread
 from corral.server.keys import BOOL

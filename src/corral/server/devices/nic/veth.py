@@ -8,8 +8,9 @@ from pathlib import Path
 
 from corral.errors import InvalidRequest
 from corral.server.devices.model import Attachment, DeviceContext
-from corral.server.host import pidfd, sysfs
-from corral.server.host.netlink import Netlink
+from corral.server.host import sysfs
+from corral.server.host.network.netlink import Netlink
+from corral.server.host.programs import pidfd
 from corral.server.host.threads import in_thread
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from corral.errors import InvalidRequest, NotSupported
-from corral.server.host import command
-from corral.server.host.netlink import Netlink
+from corral.server.host.network.netlink import Netlink
+from corral.server.host.programs import command
 
 _HIGHEST = 4094
 

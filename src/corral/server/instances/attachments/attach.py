@@ -11,7 +11,7 @@ from corral.errors import CorralError, InvalidRequest
 from corral.server.context import Context
 from corral.server.devices import registry
 from corral.server.devices.model import Attachment, DeviceContext, Reserving, Restorable
-from corral.server.host.idmap import IdMap
+from corral.server.host.isolation.idmap import IdMap
 from corral.server.host.threads import in_thread
 from corral.server.instances import running
 from corral.server.instances.attachments import device_journal

@@ -12,7 +12,7 @@ from corral.server.context import Context
 from corral.server.devices import registry
 from corral.server.devices.model import Watching
 from corral.server.host import uevents
-from corral.server.host.inotify import Watcher
+from corral.server.host.filesystems.inotify import Watcher
 from corral.server.instances import busy, running, store
 from corral.server.instances.attachments import attach
 from corral.server.instances.model import Instance

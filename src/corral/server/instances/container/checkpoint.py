@@ -15,7 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from corral.errors import CommandFailed, InternalError, NotSupported
-from corral.server.host import apparmor, command, mount, terminal
+from corral.server.host.filesystems import mount
+from corral.server.host.isolation import apparmor
+from corral.server.host.programs import command, terminal
 from corral.server.host.threads import in_thread
 from corral.server.instances.container import runtime
 from corral.server.instances.running import RunningContainer

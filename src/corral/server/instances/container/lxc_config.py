@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from corral.errors import InvalidRequest
 from corral.server.devices.model import Mount, Nic
-from corral.server.host.cgroup import Layout
+from corral.server.host.isolation.cgroup import Layout
 from corral.server.instances.spec import HostFacts, InstanceSpec
 
 _PRIVILEGED_DROP = "sys_time sys_module sys_rawio"

@@ -16,8 +16,9 @@ from functools import cache
 from pathlib import Path
 
 from corral.errors import CommandFailed, InternalError, NotSupported
-from corral.server.host import apparmor, cgroup, command, pidfd, processes
-from corral.server.host.liblxc_socket import Monitor
+from corral.server.host.isolation import apparmor, cgroup
+from corral.server.host.programs import command, pidfd, processes
+from corral.server.host.programs.liblxc_socket import Monitor
 from corral.server.host.threads import in_thread
 from corral.server.instances.running import RunningContainer
 from corral.server.instances.spec import InstanceSpec

@@ -17,7 +17,7 @@ from corral.errors import AlreadyExists, CommandFailed, InternalError, InvalidRe
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import format_time, utc_now
-from corral.server.host import python_helper
+from corral.server.host.programs import python_helper
 from corral.server.host.threads import in_thread
 from corral.server.images import alias_store, create, formats
 from corral.server.images.formats import ImageFiles, ImageMetadata

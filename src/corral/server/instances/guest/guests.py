@@ -11,8 +11,8 @@ from pathlib import Path
 
 from corral.api.guest import GuestServer
 from corral.server.context import Context, Member
-from corral.server.host import peers
-from corral.server.host.peers import Namespace
+from corral.server.host.programs import peers
+from corral.server.host.programs.peers import Namespace
 from corral.server.instances.model import Devices, Instance
 from corral.server.instances.running import Running, RunningContainer
 from corral.server.instances.security import idmaps

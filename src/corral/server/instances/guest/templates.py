@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from corral import architectures
-from corral.server.host.idmap import IdMap
+from corral.server.host.isolation.idmap import IdMap
 from corral.server.host.threads import in_thread
 from corral.server.images.template_files import apply_templates
 from corral.server.images.templates import TemplateVariables

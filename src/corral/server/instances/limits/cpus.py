@@ -3,7 +3,7 @@
 import logging
 
 from corral.server.context import Context
-from corral.server.host import cgroup
+from corral.server.host.isolation import cgroup
 from corral.server.host.threads import in_thread
 from corral.server.instances import store
 from corral.server.instances.running import Running, RunningContainer

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 
 from corral.errors import CorralError, InvalidRequest
-from corral.server.host import command
+from corral.server.host.programs import command
 from corral.server.host.threads import in_thread
 
 KEY = "linux.kernel_modules"

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from corral import units
 from corral.errors import InvalidRequest
 from corral.server.context import Context
-from corral.server.host import cgroup, inside, mount
+from corral.server.host.filesystems import inside, mount
+from corral.server.host.isolation import cgroup
 from corral.server.host.threads import in_thread
 from corral.server.instances import keys
 from corral.server.instances.guest import guests

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from corral.errors import InvalidRequest
 from corral.server.context import Context
-from corral.server.host.cgroup import Cgroup, Hierarchies
+from corral.server.host.isolation.cgroup import Cgroup, Hierarchies
 from corral.server.host.threads import in_thread
 from corral.server.instances import keys
 from corral.server.instances.model import Instance

@@ -6,8 +6,8 @@ import os
 from corral.errors import CommandFailed, InternalError, InvalidRequest
 from corral.server.context import Context
 from corral.server.events.problems import Problem, ProblemSolved
-from corral.server.host import apparmor
-from corral.server.host.apparmor import AppArmor, Profiles
+from corral.server.host.isolation import apparmor
+from corral.server.host.isolation.apparmor import AppArmor, Profiles
 from corral.server.host.threads import in_thread
 from corral.server.instances.model import Instance
 from corral.server.instances.security.apparmor_profile import Confinement, render_profile

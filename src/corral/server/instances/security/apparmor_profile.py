@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
-from corral.server.host.apparmor import patterns_besides
+from corral.server.host.isolation.apparmor import patterns_besides
 
 _NEVER_SHOWN = ("proc", "sys", "dev/.lxc")
 """What must not be mounted elsewhere, where the rules about paths would not reach it."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from corral.errors import InvalidRequest, NotSupported
-from corral.server.host.idmap import IdEntry, IdMap, IdRange, parse_raw_idmap
+from corral.server.host.isolation.idmap import IdEntry, IdMap, IdRange, parse_raw_idmap
 from corral.server.instances.model import Instance
 from corral.units import is_true
 

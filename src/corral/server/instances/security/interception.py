@@ -16,7 +16,8 @@ from pathlib import Path
 from corral.errors import CommandFailed, InternalError, NotSupported
 from corral.server.background import Background
 from corral.server.context import Context
-from corral.server.host import features, helpers
+from corral.server.host import features
+from corral.server.host.programs import helpers
 from corral.server.host.threads import in_thread
 from corral.server.instances import keys, store
 from corral.server.instances.model import Instance, log_dir

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from corral.server.host import seccomp
+from corral.server.host.isolation import seccomp
 from corral.units import is_true
 
 

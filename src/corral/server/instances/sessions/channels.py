@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from corral.errors import InvalidRequest
-from corral.server.host import fdio
+from corral.server.host.programs import fdio
 
 CHUNK = 64 * 1024
 _TURNS = 8

@@ -14,8 +14,8 @@ from corral.api.urls import url
 from corral.errors import Busy, InvalidRequest
 from corral.server.context import Context
 from corral.server.events.model import Lifecycle
-from corral.server.host import terminal
-from corral.server.host.liblxc_socket import Console
+from corral.server.host.programs import terminal
+from corral.server.host.programs.liblxc_socket import Console
 from corral.server.host.threads import in_thread
 from corral.server.instances import running, store
 from corral.server.instances.model import Instance, log_dir

@@ -17,9 +17,9 @@ from corral.api.urls import url
 from corral.errors import InvalidRequest
 from corral.server.context import Context
 from corral.server.events.model import Lifecycle
-from corral.server.host import fdio, terminal
+from corral.server.host.programs import fdio, terminal
+from corral.server.host.programs.zygote import Attach, ExecRequest, Running, Zygote
 from corral.server.host.threads import in_thread
-from corral.server.host.zygote import Attach, ExecRequest, Running, Zygote
 from corral.server.instances import running, store
 from corral.server.instances.model import Instance, containers_dir, log_dir
 from corral.server.instances.running import RunningContainer

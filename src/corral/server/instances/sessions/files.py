@@ -30,8 +30,8 @@ from corral.errors import (
 )
 from corral.server.context import Context
 from corral.server.events.model import Lifecycle
+from corral.server.host.programs.zygote import Running, Zygote
 from corral.server.host.threads import in_thread
-from corral.server.host.zygote import Running, Zygote
 from corral.server.instances import root_volume, running, store
 from corral.server.instances.model import Instance
 from corral.server.instances.security import idmaps

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corral.errors import InternalError, InvalidRequest, NotFound
-from corral.server.host.netlink import Netlink
+from corral.server.host.network.netlink import Netlink
 from corral.server.host.threads import in_thread
 from corral.server.keys import Config, KeyTable
 from corral.server.networks import keys

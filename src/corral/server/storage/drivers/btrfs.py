@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from corral.errors import CommandFailed, InvalidRequest, Unavailable
-from corral.server.host import btrfs, command, loopdev, mount
+from corral.server.host.filesystems import btrfs, loopdev, mount
+from corral.server.host.programs import command
 from corral.server.host.threads import in_thread
 from corral.server.keys import BOOL, SIZE, STRING, Config, Key, KeyTable
 from corral.server.rollback import Rollback

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from corral.errors import InvalidRequest
-from corral.server.host import command, mount, project_quota
+from corral.server.host.filesystems import mount, project_quota
+from corral.server.host.programs import command
 from corral.server.host.threads import in_thread
 from corral.server.keys import KeyTable
 from corral.server.storage import tree

@@ -12,8 +12,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from corral.errors import CommandFailed, Conflict, InternalError, InvalidRequest, NotSupported
-from corral.server.host import netlink, nftables, sysfs
-from corral.server.host.netlink import Link, Netlink, Route
+from corral.server.host import sysfs
+from corral.server.host.network import netlink, nftables
+from corral.server.host.network.netlink import Link, Netlink, Route
 from corral.server.host.threads import in_thread
 from corral.server.networks.drivers.bridge import dnsmasq, firewall
 from corral.server.networks.drivers.bridge.plan import BridgePlan

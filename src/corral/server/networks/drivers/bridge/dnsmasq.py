@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corral.errors import CommandFailed, Conflict, NotSupported
-from corral.server.host import command, pidfd, processes
+from corral.server.host.programs import command, pidfd, processes
 from corral.server.host.threads import in_thread
 from corral.server.networks.addresses import AddressRange, host
 from corral.server.networks.drivers.bridge.plan import AddressFamily, BridgePlan

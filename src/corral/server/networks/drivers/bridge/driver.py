@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from corral.errors import AlreadyExists, NotSupported
-from corral.server.host.netlink import Netlink
+from corral.server.host.network.netlink import Netlink
 from corral.server.host.threads import in_thread
 from corral.server.keys import Config, KeyTable
 from corral.server.networks import keys

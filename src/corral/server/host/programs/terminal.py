@@ -8,7 +8,7 @@ import struct
 import subprocess
 import termios
 
-from corral.server.host import openat2
+from corral.server.host.filesystems import openat2
 
 _TIOCSPTLCK = 0x40045431
 _TIOCGPTPEER = 0x5441

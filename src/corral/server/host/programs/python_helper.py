@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 import corral
-from corral.server.host import command
-from corral.server.host.command import Completed
+from corral.server.host.programs import command
+from corral.server.host.programs.command import Completed
 
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 

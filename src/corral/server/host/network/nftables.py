@@ -6,7 +6,7 @@ import socket
 from typing import Any
 
 from corral.errors import CommandFailed
-from corral.server.host import command
+from corral.server.host.programs import command
 
 TIMEOUT_S = 30.0
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from corral.server.host import peers, pidfd
+from corral.server.host.programs import peers, pidfd
 
 
 def test_the_other_end_of_a_socket() -> None:

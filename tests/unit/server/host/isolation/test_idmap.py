@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corral.errors import InvalidRequest, NotSupported
-from corral.server.host import idmap
-from corral.server.host.idmap import IdEntry, IdMap, IdRange
+from corral.server.host.isolation import idmap
+from corral.server.host.isolation.idmap import IdEntry, IdMap, IdRange
 
 SHIFTED = IdMap.of_range(IdRange(100_000, 65_536))
 PLAIN = IdMap()

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from corral.server.host.cgroup import Cgroup, parse_keyed
+from corral.server.host.isolation.cgroup import Cgroup, parse_keyed
 
 _MEMORY_V1 = {
     "active_anon": "active_anon",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from corral.server.host.mount import MountEntry, list_mounts
+from corral.server.host.filesystems.mount import MountEntry, list_mounts
 
 KNOWN_CONTROLLERS = (
     "cpu",

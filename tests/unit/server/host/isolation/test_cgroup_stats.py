@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from corral.server.host import cgroup_stats
-from corral.server.host.cgroup import Cgroup, Hierarchies
-from corral.server.host.cgroup_stats import BlockUse
+from corral.server.host.isolation import cgroup_stats
+from corral.server.host.isolation.cgroup import Cgroup, Hierarchies
+from corral.server.host.isolation.cgroup_stats import BlockUse
 
 
 def test_parsers() -> None:

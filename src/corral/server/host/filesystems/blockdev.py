@@ -5,8 +5,8 @@ import stat
 from pathlib import Path
 
 from corral.errors import CommandFailed
-from corral.server.host import command
-from corral.server.host.mount import find_mount
+from corral.server.host.filesystems.mount import find_mount
+from corral.server.host.programs import command
 from corral.server.host.sysfs import read_text
 
 

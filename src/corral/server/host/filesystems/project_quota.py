@@ -7,7 +7,8 @@ import stat
 import struct
 from pathlib import Path
 
-from corral.server.host import mount, syscalls
+from corral.server.host import syscalls
+from corral.server.host.filesystems import mount
 
 _FSGETXATTR = 0x801C581F
 _FSSETXATTR = 0x401C5820

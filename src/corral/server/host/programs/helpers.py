@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import corral
-from corral.server.host import command, pidfd, processes
+from corral.server.host.programs import command, pidfd, processes
 from corral.server.host.threads import in_thread
 
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from corral.helper import {name}; {name}.main()"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from corral.server.host import cgroup
-from corral.server.host.cgroup import Cgroup, Hierarchies, Layout, Setting
-from corral.server.host.mount import parse_mountinfo
+from corral.server.host.filesystems.mount import parse_mountinfo
+from corral.server.host.isolation import cgroup
+from corral.server.host.isolation.cgroup import Cgroup, Hierarchies, Layout, Setting
 
 V1 = Hierarchies({name: Path("/cg") / name for name in cgroup.KNOWN_CONTROLLERS if name != "io"}, None)
 V2 = Hierarchies({}, Path("/cg"), frozenset({"memory", "cpu", "cpuset", "pids", "io", "hugetlb", "freezer"}))

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Sequence
 
-from corral.server.host import command
+from corral.server.host.programs import command
 
 _PATIENCE_S = 0.5
 _PAUSE_S = 0.05

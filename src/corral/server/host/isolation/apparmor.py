@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from corral.server.host import command, sysfs
+from corral.server.host import sysfs
+from corral.server.host.programs import command
 
 _SECURITYFS = Path("/sys/kernel/security/apparmor")
 _CAP_MAC_ADMIN = 33

@@ -13,7 +13,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from corral.server.host import mount, syscalls
+from corral.server.host import syscalls
+from corral.server.host.filesystems import mount
 
 T = TypeVar("T")
 

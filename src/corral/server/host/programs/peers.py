@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from corral.server.host import pidfd, processes
+from corral.server.host.programs import pidfd, processes
 
 _SO_PEERPIDFD = 77
 _NS_GET_PARENT = 0xB702

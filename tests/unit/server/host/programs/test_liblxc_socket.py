@@ -1,6 +1,6 @@
 """Names of command sockets and the search for running containers."""
 
-from corral.server.host import liblxc_socket
+from corral.server.host.programs import liblxc_socket
 
 TABLE = """Num       RefCount Protocol Flags    Type St Inode Path
 000000002a53a89c: 00000002 00000000 00010000 0001 01 52181 @/srv/ct/one/command
