@@ -1,8 +1,9 @@
-"""Tasks that nobody awaits: kept alive, named, logged when they fail, and ended with the daemon."""
+"""Tasks that nobody awaits: kept alive, named, logged when they fail, and ended with the daemon or with a block."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -43,5 +44,26 @@ class Background:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("Background task %s failed", task.get_name(), exc_info=task.exception())
+        _log_failure(task)
+
+
+@contextlib.asynccontextmanager
+async def alongside(name: str, *works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run coroutines beside the block, for what only watches or feeds its work.
+
+    They are cancelled and waited for at the block's end; the failure of one is logged and does not end the block.
+    """
+    tasks = [asyncio.create_task(work, name=name) for work in works]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for task in tasks:
+            _log_failure(task)
+
+
+def _log_failure(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("Background task %s failed", task.get_name(), exc_info=task.exception())

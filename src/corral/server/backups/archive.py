@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from corral.errors import CommandFailed, InvalidRequest, OutOfSpace
+from corral.server.background import alongside
 from corral.server.host.programs import command, python_helper
 from corral.server.operations.model import report
 from corral.server.storage import pools
@@ -123,18 +124,17 @@ Produce = Callable[[int], Awaitable[None]]
 async def _write(produce: Produce, compress: Sequence[str], target: Path) -> None:
     """Have a program write an archive, through a compressor if one is given, to a new file."""
     fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    progress = asyncio.create_task(_tell(target))
     try:
-        if compress:
-            await _compress(produce, compress, target, fd)
-        else:
-            await produce(fd)
+        async with alongside("progress of a backup", _tell(target)):
+            if compress:
+                await _compress(produce, compress, target, fd)
+            else:
+                await produce(fd)
     except CommandFailed as error:
         if pools.is_for_space(error):
             raise OutOfSpace(f"The disk of {target.parent} is full: no backup was made") from error
         raise
     finally:
-        progress.cancel()
         os.close(fd)
 
 

@@ -12,7 +12,7 @@ import re
 import shutil
 import tarfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from corral.errors import CommandFailed, InternalError, InvalidRequest, NotSupported
+from corral.server.background import alongside
 from corral.server.host.programs import command
 from corral.server.host.threads import in_thread
 from corral.server.images import apt, busybox, debian
@@ -140,7 +141,7 @@ async def _build_debian(recipe: Recipe, work: Path, cache: Path, progress: Progr
     arguments = debian.mmdebstrap_arguments(recipe, mirrors, apt.passed_options(settings.stdout), places)
     root = work / "rootfs.tar.zst"
     try:
-        async with _reported(places.log, progress):
+        async with alongside("progress of a build", _report_phase(places.log, progress)):
             await _pack(arguments, root, scratch)
     except CommandFailed as failure:
         reason = await in_thread(_tail, places.log) or str(failure)
@@ -226,26 +227,15 @@ def _tail(log: Path) -> str:
     return ""
 
 
-@contextlib.asynccontextmanager
-async def _reported(log: Path, progress: Progress) -> AsyncIterator[None]:
-    """Read along in the log and tell the phase."""
-
-    async def tell() -> None:
-        told: tuple[str, int] | None = None
-        while True:
-            text = await in_thread(_read_log, log)
-            if (now := estimate(text)) != told:
-                told = now
-                progress(*now)
-            await asyncio.sleep(PROGRESS_EVERY_S)
-
-    task = asyncio.create_task(tell())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+async def _report_phase(log: Path, progress: Progress) -> None:
+    """Read along in the log and tell each phase and share that it comes to."""
+    told: tuple[str, int] | None = None
+    while True:
+        text = await in_thread(_read_log, log)
+        if (now := estimate(text)) != told:
+            told = now
+            progress(*now)
+        await asyncio.sleep(PROGRESS_EVERY_S)
 
 
 def _read_log(log: Path) -> str:

@@ -1,16 +1,16 @@
 """Judges and unpacks image archives through the confined helper; what the members may be is in helper/tar_guard.py."""
 
 import asyncio
-import contextlib
 import errno
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from corral.errors import InternalError, InvalidRequest, NotSupported
+from corral.server.background import alongside
 from corral.server.host.programs import python_helper
 from corral.server.host.threads import in_thread
 from corral.server.images.formats import Format, ImageFiles, ImageMetadata, detect_format, parse_metadata
@@ -198,7 +198,8 @@ async def _run(  # noqa: PLR0913  (what the helper is told)
     }
     archive = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        async with _reported(archive, progress):
+        watch = [_report_share(archive, progress)] if progress is not None else []
+        async with alongside("progress of unpacking", *watch):
             completed = await python_helper.run("unarchive", json.dumps(request), stdin=archive, timeout_s=DEADLINE_S)
     finally:
         os.close(archive)
@@ -216,26 +217,12 @@ def _read_report(output: str, path: Path, noun: str) -> _Report:
     return _Report(**report)
 
 
-@contextlib.asynccontextmanager
-async def _reported(archive: int, progress: Progress | None) -> AsyncIterator[None]:
-    """Tell how far the archive was read: the helper shares the descriptor's offset with us."""
+async def _report_share(archive: int, progress: Progress) -> None:
+    """Tell how far the archive was read, again and again: the helper shares the descriptor's offset with us."""
     size = os.fstat(archive).st_size
-    if progress is None or size == 0:
-        yield
-        return
-
-    async def tell() -> None:
-        while True:
-            await asyncio.sleep(PROGRESS_EVERY_S)
-            progress(os.lseek(archive, 0, os.SEEK_CUR) * 100 // size)
-
-    task = asyncio.create_task(tell())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    while size:
+        await asyncio.sleep(PROGRESS_EVERY_S)
+        progress(os.lseek(archive, 0, os.SEEK_CUR) * 100 // size)
 
 
 def _decompressor(kind: Format) -> list[str]:

@@ -14,12 +14,13 @@ from corral.server.migration.records import DescribedInstance
 from corral.server.migration.session import Session
 from corral.server.migration.wire import Header, SnapshotRecord
 from corral.server.operations.model import report
-from corral.server.storage import copies, snapshots
+from corral.server.storage import copies, snapshots, volumes
 from corral.server.storage.driver import StoredVolume
 from corral.server.storage.model import Pool, Volume
 from corral.server.storage.registry import open_driver
 
-Keep = Callable[[SnapshotRecord], Awaitable[None]]
+Keep = Callable[[StoredVolume, SnapshotRecord], Awaitable[None]]
+"""Keeps what was received into a directory as the snapshot that it is."""
 
 
 @dataclass(slots=True)
@@ -38,7 +39,25 @@ class Reception:
         """Whether the source runs, and sends again what changed meanwhile."""
         return self.offer.criu == wire.CRIU_NONE
 
-    async def answer(self, pool: Pool, *, refresh: bool) -> None:
+    async def fill_new(self, volume: Volume, size: int | None) -> None:
+        """Make a volume's directory, of at most `size` bytes, and receive its snapshots and its contents."""
+        target = volumes.stored(self.context.member, volume)
+        await open_driver(self.context.member, volume.pool).create_volume(target, size)
+
+        async def keep(contents: StoredVolume, one: SnapshotRecord) -> None:
+            await self.keep_snapshot(volume, contents, one.name)
+
+        await self._answer(volume.pool, refresh=False)
+        await self._receive(target, keep)
+
+    async def fill_copy(self, volume: Volume, new: StoredVolume, size: int | None, keep: Keep) -> None:
+        """Bring a copy of a volume up to date: only what differs is sent."""
+        driver = open_driver(self.context.member, volume.pool)
+        await driver.copy_volume(volumes.stored(self.context.member, volume), new, size)
+        await self._answer(volume.pool, refresh=True)
+        await self._receive(new, keep)
+
+    async def _answer(self, pool: Pool, *, refresh: bool) -> None:
         """Accept the offer; from here on the source sends."""
         self.features = trees.common(trees.offered(pool.config), self.offer.rsync)
         await self.session.send_header(
@@ -60,11 +79,11 @@ class Reception:
         await self.session.send_document(records.answer(refresh=refresh))
         return described
 
-    async def receive(self, target: StoredVolume, keep: Keep) -> None:
+    async def _receive(self, target: StoredVolume, keep: Keep) -> None:
         """Receive the snapshots, each of which `keep` keeps, and then the contents, into an existing directory."""
         for one in self.wanted:
             await self._receive_tree(target, one.name)
-            await keep(one)
+            await keep(target, one)
         await self._receive_tree(target)
         if self.is_sent_twice:
             await self._receive_tree(target)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-import aiohttp
 import msgspec
 
 from corral.errors import CorralError, InternalError, InvalidRequest
 from corral.server.context import Context
-from corral.server.instances.sessions.channels import Channel, Connections, Disconnected, Message
+from corral.server.instances.sessions.channels import Channel, Connections, Disconnected
+from corral.server.instances.sessions.websockets import WebsocketChannel
 from corral.server.migration import wire
 from corral.server.migration.wire import Control, Header
 from corral.server.outbound.http import Outbound
@@ -118,29 +118,4 @@ async def _dial(context: Context, remote: Remote, name: str) -> AsyncIterator[Ch
         raise InvalidRequest(f"Missing {name} secret")
     url = f"{remote.operation}/websocket?{urlencode({'secret': secret})}"
     async with context.parts[Outbound].websocket(url, remote.certificate) as socket:
-        yield _Dialed(socket)
-
-
-class _Dialed:
-    """A websocket that was opened to another server, as a Channel."""
-
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self._socket = socket
-
-    async def receive(self) -> Message:
-        message = await self._socket.receive()
-        if message.type is aiohttp.WSMsgType.BINARY:
-            return Message(message.data)
-        if message.type is aiohttp.WSMsgType.TEXT:
-            return Message(message.data.encode(), is_text=True)
-        raise Disconnected
-
-    async def send(self, data: bytes) -> None:
-        try:
-            await self._socket.send_bytes(data)
-        except (ConnectionError, RuntimeError) as error:
-            raise Disconnected from error
-
-    async def send_end(self) -> None:
-        with contextlib.suppress(ConnectionError, RuntimeError):
-            await self._socket.send_str("")
+        yield WebsocketChannel(socket)

@@ -42,7 +42,6 @@ from corral.server.storage import copies, keys, pools, snapshots, volumes
 from corral.server.storage import store as storage
 from corral.server.storage.driver import StoredVolume
 from corral.server.storage.model import Volume
-from corral.server.storage.registry import open_driver
 
 _OF_THE_SOURCE = ("volatile.idmap.", "volatile.last_state.", "volatile.apply_template")
 
@@ -139,14 +138,7 @@ async def _create(context: Context, new: NewInstance, reception: Reception) -> N
         size = keys.quota_of(create.size_of(root), pool.config, kind)
 
         async def receive(volume: Volume) -> None:
-            target = volumes.stored(context.member, volume)
-            await open_driver(context.member, pool).create_volume(target, size)
-
-            async def keep(one: SnapshotRecord) -> None:
-                await reception.keep_snapshot(volume, target, one.name)
-
-            await reception.answer(pool, refresh=False)
-            await reception.receive(target, keep)
+            await reception.fill_new(volume, size)
 
         return await copies.create_filled(context, draft, receive)
 
@@ -207,20 +199,16 @@ async def _refresh(context: Context, target: Instance, reception: Reception, *, 
             raise InvalidRequest("Cannot refresh a running instance")
         files.release(context, target.id)
         volume = await root_volume.get(context, target)
-        driver = open_driver(context.member, volume.pool)
         if not alone:
             await _delete_surplus(context, target, reception)
         _, root = registry.find_root_disk(target.expanded_devices)
         size = keys.quota_of(create.size_of(root), volume.pool.config, volume.type)
 
+        async def keep(contents: StoredVolume, one: SnapshotRecord) -> None:
+            await _keep(context, target, volume, reception, contents, one)
+
         async def fill(new: StoredVolume) -> None:
-            await driver.copy_volume(volumes.stored(context.member, volume), new, size)
-
-            async def keep(one: SnapshotRecord) -> None:
-                await _keep(context, target, volume, reception, new, one)
-
-            await reception.answer(volume.pool, refresh=True)
-            await reception.receive(new, keep)
+            await reception.fill_copy(volume, new, size, keep)
 
         idmap = records.idmap_to_json(reception.offer.idmap)
         await snapshots.replace_contents(context, volume, fill, refresh.new_record(context, target, volume, idmap))

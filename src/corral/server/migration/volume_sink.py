@@ -18,7 +18,6 @@ from corral.server.storage import copies, custom, custom_snapshots, keys, pools,
 from corral.server.storage import store as storage
 from corral.server.storage.driver import StoredVolume
 from corral.server.storage.model import ContentType, Volume, VolumeSnapshot, VolumeType
-from corral.server.storage.registry import open_driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +68,7 @@ async def _create(context: Context, wanted: VolumeReceiving, reception: Receptio
     size = keys.quota_of(draft.config, pool.config, VolumeType.CUSTOM)
 
     async def receive(volume: Volume) -> None:
-        target = volumes.stored(context.member, volume)
-        await open_driver(context.member, pool).create_volume(target, size)
-
-        async def keep(one: SnapshotRecord) -> None:
-            await reception.keep_snapshot(volume, target, one.name)
-
-        await reception.answer(pool, refresh=False)
-        await reception.receive(target, keep)
+        await reception.fill_new(volume, size)
 
     def note(tx: Tx, volume: Volume) -> None:
         for one in reception.wanted:
@@ -106,20 +98,16 @@ def _snapshot(volume: Volume, reception: Reception, one: SnapshotRecord) -> Volu
 
 
 async def _refresh(context: Context, wanted: VolumeReceiving, volume: Volume, reception: Reception) -> None:
-    driver = open_driver(context.member, volume.pool)
     if not wanted.alone:
         reception.wanted = await _settle_snapshots(context, volume, reception.wanted)
     async with context.locks.hold("volume", volume.id):
         size = keys.quota_of(volume.config, volume.pool.config, volume.type)
 
+        async def keep(contents: StoredVolume, one: SnapshotRecord) -> None:
+            await _keep(context, volume, reception, contents, one)
+
         async def fill(new: StoredVolume) -> None:
-            await driver.copy_volume(volumes.stored(context.member, volume), new, size)
-
-            async def keep(one: SnapshotRecord) -> None:
-                await _keep(context, volume, reception, new, one)
-
-            await reception.answer(volume.pool, refresh=True)
-            await reception.receive(new, keep)
+            await reception.fill_copy(volume, new, size, keep)
 
         await snapshots.replace_contents(context, volume, fill)
 

@@ -4,16 +4,18 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import IO
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from corral.errors import InvalidRequest
+from corral.server.background import alongside
 from corral.server.host.programs import fdio
 from corral.server.host.threads import in_thread_abandonable
-from corral.server.instances.sessions.channels import Connections, Disconnected, Message
+from corral.server.instances.sessions.channels import Connections
+from corral.server.instances.sessions.websockets import WebsocketChannel
 
 PING_S = 10.0
 MAX_MESSAGE = 64 * 1024 * 1024
@@ -22,61 +24,24 @@ CLOSE_TIMEOUT_S = 2.0
 _RELAY_SIZE = 64 * 1024
 
 
-class WebsocketChannel:
-    """A client's websocket as a Channel of the instances."""
-
-    def __init__(self, socket: web.WebSocketResponse) -> None:
-        self._socket = socket
-
-    async def receive(self) -> Message:
-        """The next message. Raises Disconnected."""
-        message = await self._socket.receive()
-        if message.type is WSMsgType.BINARY:
-            return Message(message.data)
-        if message.type is WSMsgType.TEXT:
-            return Message(message.data.encode(), is_text=True)
-        raise Disconnected
-
-    async def send(self, data: bytes) -> None:
-        """Send bytes. Raises Disconnected."""
-        try:
-            await self._socket.send_bytes(data)
-        except (ConnectionError, RuntimeError) as error:
-            raise Disconnected from error
-
-    async def send_end(self) -> None:
-        """An empty text frame is the end of a stream for LXD's clients."""
-        with contextlib.suppress(ConnectionError, RuntimeError):
-            await self._socket.send_str("")
-
-
 async def serve_channel(connections: Connections, name: str, raw: web.BaseRequest) -> web.StreamResponse:
     """Upgrade a request and lend it to a session until that ends."""
     connections.claim(name)
     # No deadline for pongs: a client that does not read for a while, as in a pager, is not gone.
     socket = web.WebSocketResponse(compress=False, max_msg_size=MAX_MESSAGE, timeout=CLOSE_TIMEOUT_S)
     await socket.prepare(raw)
-    async with _pinged(socket):
+    async with alongside("websocket keepalive", _ping(socket)):
         await connections.serve(name, WebsocketChannel(socket))
     with contextlib.suppress(ConnectionError, RuntimeError):
         await socket.close()
     return socket
 
 
-@contextlib.asynccontextmanager
-async def _pinged(socket: web.WebSocketResponse) -> AsyncIterator[None]:
-    async def ping() -> None:
-        with contextlib.suppress(ConnectionError, RuntimeError):
-            while True:
-                await socket.ping(b"keepalive")
-                await asyncio.sleep(PING_S)
-
-    task = asyncio.create_task(ping(), name="websocket keepalive")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+async def _ping(socket: web.WebSocketResponse) -> None:
+    with contextlib.suppress(ConnectionError, RuntimeError):
+        while True:
+            await socket.ping(b"keepalive")
+            await asyncio.sleep(PING_S)
 
 
 async def copy_to(raw: web.BaseRequest, file: IO[bytes], size: int) -> int:

@@ -1,11 +1,11 @@
 """Websockets of the API: accepted from a request, without compression, with LXD's keepalive."""
 
 import asyncio
-import contextlib
 
 import msgspec
 from aiohttp import WSMsgType, web
 
+from corral.server.background import alongside
 from corral.server.events.bus import Listener
 
 KEEPALIVE_S = 10.0
@@ -27,15 +27,10 @@ async def send_events(
     Who does not take an event within `timeout_s` is cut off; `max_message` bounds what is taken from the other side.
     """
     socket = await accept(raw, max_message)
-    sender = asyncio.create_task(_send(raw, socket, listener, timeout_s), name="events")
-    try:
+    async with alongside("events", _send(raw, socket, listener, timeout_s)):
         async for message in socket:
             if message.type in (WSMsgType.CLOSE, WSMsgType.ERROR):
                 break
-    finally:
-        sender.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await sender
     return socket
 
 

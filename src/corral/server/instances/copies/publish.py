@@ -14,6 +14,7 @@ from pathlib import Path
 
 from corral import architectures
 from corral.errors import AlreadyExists, CommandFailed, InternalError, InvalidRequest, NotFound, NotSupported
+from corral.server.background import alongside
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import format_time, utc_now
@@ -143,7 +144,7 @@ async def _publish(
 async def _pack(request: Mapping[str, object], path: Path) -> None:
     output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        async with _reported(output):
+        async with alongside("progress of packing", _report_size(output)):
             await python_helper.run("pack", json.dumps(request), stdout=output, timeout_s=DEADLINE_S)
     except CommandFailed as error:
         raise InternalError(f"Failed to pack the instance: {error.stderr.strip() or error}") from error
@@ -151,25 +152,14 @@ async def _pack(request: Mapping[str, object], path: Path) -> None:
         os.close(output)
 
 
-@contextlib.asynccontextmanager
-async def _reported(output: int) -> AsyncIterator[None]:
-    """Tell how much was written."""
+async def _report_size(output: int) -> None:
+    """Tell how much was written, again and again."""
     started = time.monotonic()
-
-    async def tell() -> None:
-        while True:
-            await asyncio.sleep(REPORT_EVERY_S)
-            size = os.fstat(output).st_size
-            rate = format_size(int(size / (time.monotonic() - started)))
-            report(create_image_from_container_pack_progress=f"Image pack: {format_size(size)} ({rate}/s)")
-
-    task = asyncio.create_task(tell())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    while True:
+        await asyncio.sleep(REPORT_EVERY_S)
+        size = os.fstat(output).st_size
+        rate = format_size(int(size / (time.monotonic() - started)))
+        report(create_image_from_container_pack_progress=f"Image pack: {format_size(size)} ({rate}/s)")
 
 
 def _command(algorithm: str) -> list[str]:

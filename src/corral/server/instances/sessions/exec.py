@@ -15,6 +15,7 @@ import msgspec
 from corral.api.instance_exec import Control, InstanceExecPost
 from corral.api.urls import url
 from corral.errors import InvalidRequest
+from corral.server.background import alongside
 from corral.server.context import Context
 from corral.server.events.model import Lifecycle
 from corral.server.host.programs import fdio, terminal
@@ -250,7 +251,10 @@ class Session:
             finally:
                 for fd in (stdin, stdout, stderr):
                     os.close(fd)
-            async with _killed_at_last(self._command), _helpers(self._feed_pipe(feed), self._control(), self._watch()):
+            async with (
+                _killed_at_last(self._command),
+                alongside("streams of a command", self._feed_pipe(feed), self._control(), self._watch()),
+            ):
                 await self._show_all((out, "1"), (err, "2"))
                 self._shown = True
                 return await self._command.wait()
@@ -267,7 +271,10 @@ class Session:
                 os.close(slave)
             os.set_blocking(master, False)
             show = asyncio.create_task(self._show(master, "0"), name="exec terminal")
-            async with _killed_at_last(self._command), _helpers(self._feed_terminal(master), self._control(master)):
+            async with (
+                _killed_at_last(self._command),
+                alongside("streams of a command", self._feed_terminal(master), self._control(master)),
+            ):
                 status = await self._command.wait()
                 await asyncio.wait([show], timeout=DRAIN_S)
                 show.cancel()
@@ -358,17 +365,3 @@ class Session:
             log.info("Killing process %d: its client's %s connection is gone", self._command.pid, what)
             kill(self._command)
         self._gone.set()
-
-
-@contextlib.asynccontextmanager
-async def _helpers(*coroutines: Any) -> AsyncIterator[None]:
-    """Tasks that run beside the block and are cancelled with it."""
-    tasks = [asyncio.create_task(coroutine, name="exec") for coroutine in coroutines]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        for result in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(result, Exception):
-                log.error("A stream of a command failed", exc_info=result)
