@@ -351,3 +351,11 @@ def test_algorithms_are_names(api: Api, origin: str) -> None:
         with pytest.raises(ApiError) as caught:
             api.run("POST", f"{INSTANCE}/backups", {"compression_algorithm": wrong})
         assert caught.value.status == 400
+
+
+def test_the_servers_algorithm_may_have_arguments(api: Api, origin: str) -> None:
+    api.run("PATCH", "/1.0", {"config": {"backups.compression_algorithm": "xz -0"}})
+    try:
+        assert backup(api, compression_algorithm="").startswith(b"\xfd7zXZ\0")
+    finally:
+        api.run("PATCH", "/1.0", {"config": {"backups.compression_algorithm": ""}})

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from corral.cli import output
-from corral.errors import InvalidRequest
+from corral.errors import CorralError, InvalidRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
     from typing import Any
 
     Row = list[str]
@@ -29,6 +29,34 @@ def show(format_name: str, header: Sequence[str], rows: Sequence[Row], raw: Any)
         output.write(render_yaml(raw))
     else:
         raise InvalidRequest(f'Invalid format "{format_name}"')
+
+
+def parse_columns(chosen: str, letters: Container[str], *, dotted: bool = False) -> list[str]:
+    """The columns that a `-c` argument names, by their letters; with `dotted` entries with a dot stand for themselves.
+
+    Raises CorralError for other letters and for empty entries.
+    """
+    columns: list[str] = []
+    for entry in chosen.split(","):
+        if not entry:
+            raise CorralError(f"Empty column entry (redundant, leading or trailing command) in '{chosen}'")
+        if dotted and "." in entry:
+            columns.append(entry)
+            continue
+        for letter in entry:
+            if letter not in letters:
+                raise CorralError(f"Unknown column shorthand char '{letter}' in '{entry}'")
+            columns.append(letter)
+    return columns
+
+
+def without_location(chosen: str, default: str, *, is_clustered: bool) -> str:
+    """The columns without `L` where there are no members. Raises CorralError where somebody asked for it."""
+    if is_clustered or "L" not in chosen:
+        return chosen
+    if chosen != default:
+        raise CorralError("Can't specify column L when not clustered")
+    return chosen.replace("L", "")
 
 
 def natural_key(text: str) -> tuple[tuple[object, ...], ...]:

@@ -6,8 +6,6 @@ stays `dict[str, str]`.
 
 import ipaddress
 import re
-import shlex
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +13,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from corral import architectures, units
 from corral.errors import InvalidRequest
+from corral.server.host.programs import compressors
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -68,15 +67,7 @@ IPV6: KeyType[ipaddress.IPv6Address] = KeyType("IPv6 address", ipaddress.IPv6Add
 
 
 def _compression(text: str) -> str:
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise InvalidRequest(f'Invalid compression algorithm "{text}": {error}') from error
-    if not words or words == ["none"]:
-        return text
-    program = "tar2sqfs" if words[0] == "squashfs" else words[0]
-    if "/" in program or shutil.which(program) is None:
-        raise InvalidRequest(f'Invalid compression algorithm "{text}"')
+    compressors.compose(text)
     return text
 
 
@@ -153,16 +144,17 @@ class Key(Generic[T]):
     settable: bool = True
     secret: bool = False
 
-    def check(self, text: str) -> None:
-        """Raise InvalidRequest where the value is none of this key's; empty is always allowed and means unset."""
+    def check(self, text: str, problem: str = "") -> None:
+        """Raise InvalidRequest where the value is none of this key's; empty is always allowed and means unset.
+
+        The message is `problem` with the reason after a colon.
+        """
         if text == "":
             return
         try:
             self.type.parse(text)
-        except InvalidRequest as error:
-            raise InvalidRequest(f"Invalid value for config key {self.name!r}: {error}") from error
-        except ValueError as error:
-            raise InvalidRequest(f"Invalid value for config key {self.name!r}: {error}") from error
+        except (InvalidRequest, ValueError) as error:
+            raise InvalidRequest(f"{problem or f'Invalid value for config key {self.name!r}'}: {error}") from error
 
 
 class KeyTable:
@@ -194,15 +186,19 @@ class KeyTable:
         """Whether any value may stand under this name."""
         return name.startswith(self._free)
 
-    def validate(self, config: Mapping[str, str], *, unknown: str = "Unknown configuration key: {name}") -> None:
-        """Check every name and value; raises InvalidRequest for the first that is wrong."""
+    def validate(self, config: Mapping[str, str], unknown: Callable[[str], str], wrong: Callable[[str], str]) -> None:
+        """Check every name and value; raises InvalidRequest for the first that is wrong.
+
+        The nouns have different words for that: `unknown` and `wrong` make the messages of a key's name; after the
+        latter comes the reason.
+        """
         for name, text in config.items():
             if self.is_free(name):
                 continue
             key = self.find(name)
             if key is None:
-                raise InvalidRequest(unknown.format(name=name))
-            key.check(text)
+                raise InvalidRequest(unknown(name))
+            key.check(text, wrong(name))
 
 
 def _family(name: str) -> re.Pattern[str]:

@@ -7,7 +7,6 @@ from corral.cli.command import ANY_NUMBER_OF, FORMAT, Command, Invocation, text
 from corral.cli.records import IMAGE
 from corral.cli.session import order
 from corral.client.server import ApiError
-from corral.errors import CorralError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,25 +58,12 @@ _COLUMNS: dict[str, tuple[str, Callable[[Image], str]]] = {
 }
 
 
-def parse_columns(chosen: str) -> list[tuple[str, Callable[[Image], str]]]:
-    """The columns that a `-c` argument names. Raises CorralError."""
-    columns = []
-    for entry in chosen.split(","):
-        if not entry:
-            raise CorralError(f"Empty column entry (redundant, leading or trailing command) in '{chosen}'")
-        for letter in entry:
-            if letter not in _COLUMNS:
-                raise CorralError(f"Unknown column shorthand char '{letter}' in '{entry}'")
-            columns.append(_COLUMNS[letter])
-    return columns
-
-
 def run(invocation: Invocation) -> int:
     """List images."""
     remote, name = invocation.session.remotes.parse(invocation.arg(0))
     server = invocation.session.remotes.image_server(remote)
     filters = ([name] if name else []) + invocation.args[1:]
-    columns = parse_columns(invocation.text("columns"))
+    columns = [_COLUMNS[letter] for letter in table.parse_columns(invocation.text("columns"), _COLUMNS)]
     images = [image for image in _fetch(server, filters) if _matches(filters, image)]
     rows = [[render(image) for _, render in columns] for image in images]
     table.sort_rows(rows)

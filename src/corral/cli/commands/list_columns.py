@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from corral.cli import table
 from corral.errors import CorralError
 
 TYPE_CHECKING = False
@@ -182,19 +183,7 @@ COLUMNS = {
 
 def parse_columns(text: str) -> list[Column]:
     """The columns that a `-c` argument names. Raises CorralError."""
-    columns = []
-    for entry in text.split(","):
-        if not entry:
-            message = f"Empty column entry (redundant, leading or trailing command) in '{text}'"
-            raise CorralError(message)
-        if "." in entry:
-            columns.append(_key_column(entry))
-            continue
-        for letter in entry:
-            if letter not in COLUMNS:
-                raise CorralError(f"Unknown column shorthand char '{letter}' in '{entry}'")
-            columns.append(COLUMNS[letter])
-    return columns
+    return [COLUMNS.get(entry) or _key_column(entry) for entry in table.parse_columns(text, COLUMNS, dotted=True)]
 
 
 def _key_column(entry: str) -> Column:

@@ -7,7 +7,6 @@ from corral.cli.command import ANY_NUMBER_OF, FORMAT, Command, Invocation, switc
 from corral.cli.records import VOLUME
 from corral.cli.session import order
 from corral.client.server import escape
-from corral.errors import CorralError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +51,10 @@ def run(invocation: Invocation) -> int:
     if invocation.switch("all-projects"):
         query["all-projects"] = "true"
     volumes = server.get(f"/storage-pools/{escape(resource.name)}/volumes", query) or []
-    columns = _parse_columns(invocation, server)
+    chosen = table.without_location(invocation.text("columns"), _DEFAULT, is_clustered=server.is_clustered)
+    if not invocation.switch("all-projects"):
+        chosen = chosen.replace("e", "")
+    columns = table.parse_columns(chosen, _TITLES)
     rows = [
         [_usage(server, resource.name, volume) if column == "U" else _cell(column, volume) for column in columns]
         for volume in volumes
@@ -78,23 +80,6 @@ def _usage(server: Server, pool: str, volume: Volume) -> str:
     path = f"/storage-pools/{escape(pool)}/volumes/{volume['type']}/{escape(volume['name'])}/state"
     usage = (server.get(path) or {}).get("usage")
     return format_size_iec(usage.get("used", 0)) if usage else ""
-
-
-def _parse_columns(invocation: Invocation, server: Server) -> str:
-    chosen = invocation.text("columns")
-    if "L" in chosen and not server.is_clustered:
-        if chosen != _DEFAULT:
-            raise CorralError("Can't specify column L when not clustered")
-        chosen = chosen.replace("L", "")
-    if not invocation.switch("all-projects"):
-        chosen = chosen.replace("e", "")
-    for entry in chosen.split(","):
-        if not entry:
-            raise CorralError(f"Empty column entry (redundant, leading or trailing command) in '{chosen}'")
-        for letter in entry:
-            if letter not in _TITLES:
-                raise CorralError(f"Unknown column shorthand char '{letter}' in '{entry}'")
-    return chosen.replace(",", "")
 
 
 COMMAND = Command(

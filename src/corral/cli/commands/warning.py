@@ -41,30 +41,14 @@ _COLUMNS: dict[str, tuple[str, Callable[[Warning_], str]]] = {
 }
 
 
-def _parse_columns(chosen: str) -> list[tuple[str, Callable[[Warning_], str]]]:
-    columns = []
-    for entry in chosen.split(","):
-        if not entry:
-            raise CorralError(f"Empty column entry (redundant, leading or trailing command) in '{chosen}'")
-        for letter in entry:
-            if letter not in _COLUMNS:
-                raise CorralError(f"Unknown column shorthand char '{letter}' in '{entry}'")
-            columns.append(_COLUMNS[letter])
-    return columns
-
-
 def list_warnings(invocation: Invocation) -> int:
     """List the warnings that nobody has dealt with, or all."""
     server = invocation.session.server(invocation.arg(0))
     warnings = server.get("/warnings", {"recursion": "1"}) or []
     if not invocation.switch("all"):
         warnings = [warning for warning in warnings if warning["status"] not in ("acknowledged", "resolved")]
-    chosen = invocation.text("columns")
-    if "L" in chosen and not server.is_clustered:
-        if chosen != _DEFAULT:
-            raise CorralError("Can't specify column L when not clustered")
-        chosen = chosen.replace("L", "")
-    columns = _parse_columns(chosen)
+    chosen = table.without_location(invocation.text("columns"), _DEFAULT, is_clustered=server.is_clustered)
+    columns = [_COLUMNS[letter] for letter in table.parse_columns(chosen, _COLUMNS)]
     rows = [[render(warning) for _, render in columns] for warning in warnings]
     table.sort_rows(rows)
     raw = [order(warning, WARNING) for warning in warnings]

@@ -13,7 +13,7 @@ import yaml
 
 from corral.errors import CommandFailed, InvalidRequest, OutOfSpace
 from corral.server.background import alongside
-from corral.server.host.programs import command, python_helper
+from corral.server.host.programs import command, compressors, python_helper
 from corral.server.operations.model import report
 from corral.server.storage import pools
 from corral.units import format_size
@@ -22,19 +22,7 @@ DEADLINE_S = 6 * 3600.0
 PARTIAL = ".partial_"
 PROGRESS_EVERY_S = 0.5
 
-_COMPRESSORS: Mapping[str, Sequence[str]] = {
-    "none": (),
-    "gzip": ("gzip", "-c", "-n"),
-    "pigz": ("pigz", "-c", "-n"),
-    "bzip2": ("bzip2", "-c"),
-    "lzma": ("lzma", "-c"),
-    "xz": ("xz", "-c"),
-    "zstd": ("zstd", "-c", "-q"),
-    "lz4": ("lz4", "-c", "-q"),
-    "squashfs": ("tar2sqfs", "-q", "--no-skip", "--force", "--compressor", "xz"),
-}
-_WRITES_FILES = "tar2sqfs"
-"""A program that cannot write to its standard output and gets the archive's path instead."""
+_ALGORITHMS = ("none", "gzip", "pigz", "bzip2", "lzma", "xz", "zstd", "lz4", "squashfs")
 
 _Base: type = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -66,19 +54,22 @@ def next_name(names: Iterable[str]) -> str:
     return f"backup{max(numbers, default=-1) + 1}"
 
 
-def compressor(algorithm: str) -> list[str]:
-    """The command of a compression algorithm, nothing for none. Raises InvalidRequest.
+def check_algorithm(algorithm: str) -> None:
+    """Raise InvalidRequest for a compression algorithm that no client can choose.
 
     An algorithm is one of some names: a client chooses no arguments of a program that runs as root.
     """
-    argv = list(_COMPRESSORS.get(algorithm, ("",)))
-    if argv and shutil.which(argv[0]) is None:
-        known = ", ".join(sorted(_COMPRESSORS))
-        hint = "is not installed" if algorithm in _COMPRESSORS else f"is none of {known}"
-        raise InvalidRequest(f'Invalid compression algorithm "{algorithm}": it {hint}')
+    if algorithm not in _ALGORITHMS:
+        known = ", ".join(sorted(_ALGORITHMS))
+        raise InvalidRequest(f'Invalid compression algorithm "{algorithm}": it is none of {known}')
+    compressors.compose(algorithm)
+
+
+def compressor(algorithm: str) -> list[str]:
+    """The command of a compression algorithm, nothing for none. Raises InvalidRequest."""
     if algorithm == "gzip" and shutil.which("pigz"):
-        return list(_COMPRESSORS["pigz"])
-    return argv
+        algorithm = "pigz"
+    return compressors.compose(algorithm)
 
 
 def pack_command(parts: Sequence[tuple[Path, str]]) -> list[str]:
@@ -148,7 +139,7 @@ async def _compress(produce: Produce, compress: Sequence[str], target: Path, fd:
             os.close(writing)
 
     async def squeeze() -> None:
-        extra = [str(target)] if compress[0] == _WRITES_FILES else []
+        extra = [str(target)] if compress[0] == compressors.WRITES_FILES else []
         output = fd if not extra else None
         try:
             await command.run([*compress, *extra], stdin=reading, stdout=output, timeout_s=DEADLINE_S)

@@ -39,8 +39,13 @@ class Owner:
 
 
 async def choose_compressor(context: Context, project: str, algorithm: str) -> list[str]:
-    """The command of the algorithm that was asked for, else the project's, else the server's."""
-    if not algorithm:
+    """The command of the algorithm that was asked for, else the project's, else the server's.
+
+    Raises InvalidRequest. Administrators, who set the latter two, may give the program arguments; a client may not.
+    """
+    if algorithm:
+        archive.check_algorithm(algorithm)
+    else:
         own = await context.db.read(get_project, project)
         preferred = context.parts[Settings].config[keys.BACKUPS_COMPRESSION]
         algorithm = own.config.get("backups.compression_algorithm") or preferred or "gzip"

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from msgspec.structs import asdict
+
 from corral import architectures
 from corral.api import instances as wire
 from corral.server.context import Context
@@ -42,25 +44,8 @@ def full(
 ) -> wire.InstanceFull:
     """An instance with its state and snapshots, whose sizes are by their names."""
     known = sizes or {}
-    status = running.status(context, one)
     return wire.InstanceFull(
-        architecture=architectures.format_architecture(one.architecture),
-        config=one.config,
-        devices=one.devices,
-        ephemeral=one.ephemeral,
-        profiles=list(one.profiles),
-        stateful=one.stateful,
-        description=one.description,
-        created_at=one.created_at,
-        expanded_config=one.expanded_config,
-        expanded_devices=one.expanded_devices,
-        name=one.name,
-        status=status.text,
-        status_code=status.value,
-        last_used_at=one.last_used_at,
-        location=context.member.location,
-        type=one.type.value,
-        project=one.project,
+        **asdict(instance(context, one)),
         state=state,
         snapshots=[snapshot(one, each, known.get(each.name, -1)) for each in snapshots] or None,
     )

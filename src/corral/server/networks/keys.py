@@ -237,15 +237,8 @@ PHYSICAL_KEYS = KeyTable(
 
 def validate(table: KeyTable, network: str, config: Mapping[str, str]) -> None:
     """Check all names and values; the texts are those that scripts know from LXD."""
-    for name, text in config.items():
-        if table.is_free(name):
-            continue
-        key = table.find(name)
-        if key is None:
-            raise InvalidRequest(f'Invalid option for network "{network}" option "{name}"')
-        if text == "":
-            continue
-        try:
-            key.type.parse(text)
-        except (InvalidRequest, ValueError) as error:
-            raise InvalidRequest(f'Invalid value for network "{network}" option "{name}": {error}') from error
+    table.validate(
+        config,
+        lambda name: f'Invalid option for network "{network}" option "{name}"',
+        lambda name: f'Invalid value for network "{network}" option "{name}"',
+    )

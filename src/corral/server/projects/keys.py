@@ -135,18 +135,11 @@ TABLE = KeyTable(
 
 def validate(config: dict[str, str]) -> None:
     """Check names, values and what contradicts itself; raises InvalidRequest in LXD's words."""
-    for name, text in config.items():
-        if TABLE.is_free(name):
-            continue
-        key = TABLE.find(name)
-        if key is None:
-            raise InvalidRequest(f'Invalid project configuration key "{name}"')
-        if text == "":
-            continue
-        try:
-            key.type.parse(text)
-        except (InvalidRequest, ValueError) as error:
-            raise InvalidRequest(f'Invalid project configuration key "{name}" value: {error}') from error
+    TABLE.validate(
+        config,
+        lambda name: f'Invalid project configuration key "{name}"',
+        lambda name: f'Invalid project configuration key "{name}" value',
+    )
     own_profiles = units.is_true(config.get("features.profiles")) or not config.get("features.profiles")
     if units.is_true(config.get("restricted")) and not own_profiles:
         raise InvalidRequest("Projects without their own profiles cannot be restricted")

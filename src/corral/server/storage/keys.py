@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 
 from corral.errors import InvalidRequest
-from corral.server.keys import BOOL, EXPIRY, INTEGER, SIZE, STRING, Key, KeyTable, KeyType
+from corral.server.keys import BOOL, EXPIRY, INTEGER, SIZE, STRING, Key, KeyTable
 from corral.server.snapshots.naming import DEFAULT_PATTERN, PATTERN
 from corral.server.snapshots.schedule import VOLUME_SCHEDULE
 from corral.server.storage.model import ContentType, VolumeType
@@ -55,14 +55,11 @@ def quoted(text: str) -> str:
 
 def validate_pool(config: Mapping[str, str], driver_keys: KeyTable) -> None:
     """Check a pool's config; raises InvalidRequest for the first wrong key."""
-    table = POOL_KEYS + driver_keys
-    for name, text in config.items():
-        if table.is_free(name):
-            continue
-        key = table.find(name)
-        if key is None:
-            raise InvalidRequest(f"Invalid option {quoted(name)}")
-        _check(key.type, text, f"Invalid value for option {quoted(name)}")
+    (POOL_KEYS + driver_keys).validate(
+        config,
+        lambda name: f"Invalid option {quoted(name)}",
+        lambda name: f"Invalid value for option {quoted(name)}",
+    )
 
 
 def validate_volume(config: Mapping[str, str], name: str, kind: VolumeType, content: ContentType) -> None:
@@ -76,7 +73,7 @@ def validate_volume(config: Mapping[str, str], name: str, kind: VolumeType, cont
             raise InvalidRequest(f"Invalid option for volume {quoted(name)} option {quoted(option)}")
         if filesystem_only and content is not ContentType.FILESYSTEM:
             raise InvalidRequest(f"Invalid option for volume {quoted(name)} option {quoted(option)}")
-        _check(key.type, text, f"Invalid value for volume {quoted(name)} option {quoted(option)}")
+        key.check(text, f"Invalid value for volume {quoted(name)} option {quoted(option)}")
     if config.get("size") and kind is not VolumeType.CUSTOM:
         raise InvalidRequest('Volume "size" property is not valid for volume type')
     if _is_true(config, "security.shifted") and _is_true(config, "security.unmapped"):
@@ -91,15 +88,6 @@ def fits_custom(name: str) -> bool:
 
 def _is_true(config: Mapping[str, str], name: str) -> bool:
     return bool(config.get(name)) and BOOL.parse(config[name])
-
-
-def _check(kind: KeyType[object], text: str, prefix: str) -> None:
-    if text == "":
-        return
-    try:
-        kind.parse(text)
-    except (InvalidRequest, ValueError) as error:
-        raise InvalidRequest(f"{prefix}: {error}") from error
 
 
 def with_defaults(

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shlex
 import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -18,7 +17,7 @@ from corral.server.background import alongside
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import format_time, utc_now
-from corral.server.host.programs import python_helper
+from corral.server.host.programs import compressors, python_helper
 from corral.server.host.threads import in_thread
 from corral.server.images import alias_store, create, formats
 from corral.server.images.formats import ImageFiles, ImageMetadata
@@ -29,7 +28,6 @@ from corral.server.instances import busy, root_volume, running, store
 from corral.server.instances.model import Instance
 from corral.server.instances.security import idmaps
 from corral.server.instances.snapshots import snapshot_store
-from corral.server.keys import COMPRESSION
 from corral.server.operations.model import report
 from corral.server.storage.model import snapshot_path
 from corral.units import format_size
@@ -37,7 +35,6 @@ from corral.units import format_size
 DEADLINE_S = 6 * 3600.0
 REPORT_EVERY_S = 0.5
 METADATA_LIMIT = 1 << 20
-_OPTIONS: Mapping[str, tuple[str, ...]] = {"gzip": ("-n",), "pigz": ("-n",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,7 @@ async def publish(context: Context, publication: Publication) -> dict[str, str]:
     origin, wanted = publication.origin, publication.wanted
     await context.db.read(alias_store.check_free, publication.project, [name for name, _ in wanted.aliases])
     preferences = await context.db.read(context.parts[ServerPreferences].of_project, publication.project)
-    compression = _command(publication.compression or preferences.compression)
+    compression = compressors.compose(publication.compression or preferences.compression)
     async with context.locks.hold("publish"), _kept_stopped(context, origin) as instance:
         directory = await root_volume.mount(context, instance)
         if origin.snapshot:
@@ -122,7 +119,7 @@ async def _publish(
         "parts": str(work / "parts"),
         "rootfs": str(directory / "rootfs"),
         "compress": compression,
-        "output": str(work / "main") if compression[:1] == ["tar2sqfs"] else "",
+        "output": str(work / "main") if compression[:1] == [compressors.WRITES_FILES] else "",
         "uid_map": idmap.proc_map(uids=True) if idmap is not None else "",
         "gid_map": idmap.proc_map(uids=False) if idmap is not None else "",
     }
@@ -160,17 +157,6 @@ async def _report_size(output: int) -> None:
         size = os.fstat(output).st_size
         rate = format_size(int(size / (time.monotonic() - started)))
         report(create_image_from_container_pack_progress=f"Image pack: {format_size(size)} ({rate}/s)")
-
-
-def _command(algorithm: str) -> list[str]:
-    """The compressor's arguments; empty for none. Raises InvalidRequest for an algorithm that is none."""
-    COMPRESSION.parse(algorithm)
-    words = shlex.split(algorithm)
-    if not words or words == ["none"]:
-        return []
-    if words[0] == "squashfs":
-        return ["tar2sqfs", *words[1:], "--no-skip", "--force", "--compressor", "xz"]
-    return [words[0], "-c", *words[1:], *_OPTIONS.get(words[0], ())]
 
 
 def _prepare(directory: Path, work: Path, publication: Publication, owner: tuple[int, int]) -> ImageMetadata:

@@ -63,7 +63,7 @@ async def create_backup(request: Request, name: str, body: InstanceBackupsPost) 
     instance = await load(request, name)
     await request.db.read(permissions.check_backups, request.project)
     if body.compression_algorithm:
-        archive.compressor(body.compression_algorithm)
+        archive.check_algorithm(body.compression_algorithm)
     wanted = body.name or await kept.next_name(request.context, backups.owner_of(request.context, instance))
     archive.check_name(wanted)
     only = body.instance_only or body.container_only

@@ -61,7 +61,7 @@ async def create_backup(request: Request, pool: str, type: str, name: str, body:
     volume, owner = await _volume(request, pool, type, name)
     await request.db.read(permissions.check_backups, volume.project)
     if body.compression_algorithm:
-        archive.compressor(body.compression_algorithm)
+        archive.check_algorithm(body.compression_algorithm)
     wanted = body.name or await kept.next_name(request.context, owner)
     archive.check_name(wanted)
     optimized = body.optimized_storage and volume_parts.can_send(request.context, volume.pool)
