@@ -1,6 +1,7 @@
 """The daemon dies while something is copied, moved, restored or renamed; two verbs meet on one instance; full pools."""
 
 import contextlib
+import http.client
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -250,11 +251,7 @@ def test_killed_with_a_custom_volume(pools: Daemon, rest: Api, verb: str, delay_
         "restore": ("PUT", f"{base}/custom/v", {"restore": "s0"}),
     }
 
-    def send() -> None:
-        with pools.api() as api, contextlib.suppress(ApiError, OSError, ValueError):
-            api.call(*requests[verb])
-
-    thread = threading.Thread(target=send)
+    thread = threading.Thread(target=_send, args=(pools, *requests[verb]))
     thread.start()
     kill_and_restart(pools, delay_ms)
     thread.join(30)
@@ -272,6 +269,42 @@ def test_killed_with_a_custom_volume(pools: Daemon, rest: Api, verb: str, delay_
         assert f"/1.0/storage-pools/{pool}/volumes/custom/{name}/snapshots/s0" in rest.get(
             f"/1.0/storage-pools/{pool}/volumes/custom/{name}/snapshots"
         )
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_killed_while_a_custom_volume_is_renamed(pools: Daemon, rest: Api, pool: str) -> None:
+    """Row, directory, snapshots, backups and the device of an instance have one name, the old one or the new one."""
+    base = f"/1.0/storage-pools/{pool}/volumes/custom"
+    rest.call("POST", f"/1.0/storage-pools/{pool}/volumes/custom", {"name": "v"})
+    place = pools.state_dir / "storage-pools" / pool / "custom"
+    (place / "default_v" / "mark").write_text("new")
+    rest.run("POST", f"{base}/v/snapshots", {"name": "s0"})
+    rest.run("POST", f"{base}/v/backups", {"name": "b0", "compression_algorithm": "none"})
+    make_victim(pools, rest, pool)
+    device = {"type": "disk", "pool": pool, "source": "v", "path": "/mnt"}
+    rest.call("PATCH", VICTIM, {"devices": {**rest.get(VICTIM)["devices"], "extra": device}})
+    name = "v"
+    for delay_ms in (0, 2, 4, 7, 11):
+        other = {"v": "w", "w": "v"}[name]
+        thread = threading.Thread(target=_send, args=(pools, "POST", f"{base}/{name}", {"name": other}))
+        thread.start()
+        kill_and_restart(pools, delay_ms)
+        thread.join(30)
+        (found,) = [one["name"] for one in rest.get(f"{base}?recursion=1") if "/" not in one["name"]]
+        name = found
+        assert names_in(place) == [f"default_{name}"]
+        assert (place / f"default_{name}" / "mark").read_text() == "new"
+        assert rest.get(f"{base}/{name}/snapshots") == [f"{base}/{name}/snapshots/s0"]
+        assert rest.raw("GET", f"{base}/{name}/backups/b0/export")[0] == 200
+        assert rest.get(VICTIM)["devices"]["extra"]["source"] == name
+    assert_whole(pools, rest)
+    assert_victim(pools, rest)
+
+
+def _send(daemon: Daemon, method: str, path: str, body: object) -> None:
+    """Send a request to a daemon that may die."""
+    with daemon.api() as api, contextlib.suppress(ApiError, OSError, ValueError, http.client.HTTPException):
+        api.call(method, path, body)
 
 
 VERBS: dict[str, tuple[str, str, object]] = {

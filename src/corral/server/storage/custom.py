@@ -49,8 +49,6 @@ async def rename(context: Context, volume: Volume, name: str) -> Volume:
     await server_volumes.check_unused(context, volume, "renamed")
     async with context.locks.hold("volume", volume.id):
         renamed = await volumes.rename(context, volume, name)
-        backups = model.custom_backups_dir(context.member, volume)
-        await in_thread(_move_backups, backups, model.custom_backups_dir(context.member, renamed))
     context.events.publish(
         Lifecycle("storage-volume-renamed", volumes.url_of(renamed), volume.project, {"old_name": volume.name})
     )
@@ -72,13 +70,6 @@ async def delete(context: Context, volume: Volume) -> None:
             f"Storage volumes of type {quoted(volume.type.value)} cannot be deleted with the storage API"
         )
     _publish(context, "storage-volume-deleted", volume)
-
-
-def _move_backups(old: Path, new: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        # What is there belongs to a volume that is gone.
-        shutil.rmtree(new, ignore_errors=True)
-        old.rename(new)
 
 
 async def _check_unused(context: Context, volume: Volume, action: str) -> None:

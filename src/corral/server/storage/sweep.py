@@ -21,7 +21,7 @@ async def sweep_pool(context: Context, pool: Pool) -> None:
     driver = open_driver(context.member, pool)
     for volume in await context.db.read(store.list_pending, pool):
         if volume.pending.startswith(RENAME):
-            await _finish_rename(context, driver, volume)
+            await _finish_rename(context, volume)
             continue
         log.warning("Removing volume %s of storage pool %s: its %s did not end", volume.name, pool.name, volume.pending)
         # A copy's snapshots are made before the volume is whole.
@@ -44,16 +44,11 @@ async def sweep_pool(context: Context, pool: Pool) -> None:
         await _sweep_directory(driver, model.pool_path(context.member, pool.name) / kind.directory, kind)
 
 
-async def _finish_rename(context: Context, driver: StorageDriver, volume: Volume) -> None:
-    """Give a volume's directory and that of its snapshots the name that the database has."""
-    new = volumes.path(context.member, volume)
-    old = volumes.path(context.member, replace(volume, name=volume.pending.removeprefix(RENAME)))
-    log.warning("Finishing the rename of volume %s to %s", old, new)
-    if old.exists() and not new.exists():
-        await driver.rename_volume(StoredVolume(volume.id, volume.type, old), new)
-    old_snapshots, new_snapshots = model.snapshot_path(old, "x").parent, model.snapshot_path(new, "x").parent
-    if old_snapshots.is_dir() and not new_snapshots.exists():
-        await in_thread(old_snapshots.rename, new_snapshots)
+async def _finish_rename(context: Context, volume: Volume) -> None:
+    """Give a volume's directories the name that the database has."""
+    former = replace(volume, name=volume.pending.removeprefix(RENAME))
+    log.warning("Finishing the rename of volume %s to %s", former.storage_name, volume.storage_name)
+    await volumes.move_directories(context, former, volume)
     await context.db.write(store.mark_volume, volume.id, "")
 
 

@@ -1,5 +1,6 @@
 """Volumes: made empty or from an image, mounted, resized, renamed, updated, deleted."""
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -317,21 +318,49 @@ async def rename(context: Context, volume: Volume, name: str) -> Volume:
 
 
 async def _rename(context: Context, volume: Volume, name: str) -> Volume:
-    driver = open_driver(context.member, volume.pool)
     renamed = replace(volume, name=name)
-    old, new = path(context.member, volume), path(context.member, renamed)
+    if await context.db.read(store.find_volume, volume.pool, volume.project, name, volume.type) is None:
+        await refuse_leftover(context, renamed)
+        for _, new in _directories_beside(context.member, volume, renamed):
+            await in_thread(_refuse_in_the_way, new)
     async with Rollback() as undo:
         await context.db.write(store.rename_volume, volume, name)
         undo.add(context.db.write, store.mark_volume, volume.id, "")
         undo.add(context.db.write, store.rename_volume, renamed, volume.name)
-        await driver.rename_volume(stored(context.member, volume), new)
-        undo.add(driver.rename_volume, stored(context.member, renamed), old)
-        snapshots = model.snapshot_path(old, "x").parent
-        if snapshots.is_dir():
-            await in_thread(snapshots.rename, model.snapshot_path(new, "x").parent)
+        undo.add(move_directories, context, renamed, volume)
+        await move_directories(context, volume, renamed)
         undo.commit()
     await context.db.write(store.mark_volume, volume.id, "")
     return renamed
+
+
+async def move_directories(context: Context, volume: Volume, renamed: Volume) -> None:
+    """Give the directories of a volume, of its snapshots and of its backups the name of the renamed one. Repeatable."""
+    old, new = path(context.member, volume), path(context.member, renamed)
+    if await in_thread(lambda: old.is_dir() and not new.exists()):
+        await open_driver(context.member, volume.pool).rename_volume(stored(context.member, volume), new)
+    for source, target in _directories_beside(context.member, volume, renamed):
+        await in_thread(_move, source, target)
+
+
+def _directories_beside(member: Member, volume: Volume, renamed: Volume) -> list[tuple[Path, Path]]:
+    """What a volume has besides its own directory, under both names."""
+    old, new = (model.snapshot_path(path(member, one), "x").parent for one in (volume, renamed))
+    if volume.type is not VolumeType.CUSTOM:
+        return [(old, new)]
+    return [(old, new), (model.custom_backups_dir(member, volume), model.custom_backups_dir(member, renamed))]
+
+
+def _refuse_in_the_way(directory: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if os.listdir(directory):
+            raise AlreadyExists(f"{directory} is in the way and belongs to no volume: remove it")
+        directory.rmdir()
+
+
+def _move(old: Path, new: Path) -> None:
+    if old.is_dir() and not new.exists():
+        old.rename(new)
 
 
 async def update(context: Context, volume: Volume, description: str, config: Mapping[str, str]) -> None:
