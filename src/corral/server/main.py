@@ -32,6 +32,7 @@ from corral.server.images import delete as images
 from corral.server.images import update as image_updates
 from corral.server.images.model import ImageDeleted, ImageRefreshed, ImageReplaced
 from corral.server.images.preferences import Preferences, ServerPreferences
+from corral.server.instances import adoption
 from corral.server.instances import boot as instances
 from corral.server.instances.backup import backup_file, backups
 from corral.server.instances.copies import image_source
@@ -71,7 +72,7 @@ START_STEPS: tuple[Step, ...] = (
     owners.repair,
     images.sweep,
     networks.start_networks,
-    instances.adopt,
+    adoption.adopt,
     backups.sweep,
     guest_listener.start,
     volume_backups.sweep,

@@ -15,7 +15,7 @@ from corral.errors import CommandFailed, InvalidRequest, NotSupported
 from corral.server.devices import nodes
 from corral.server.devices.model import Attachment, DeviceContext, anything, check_keys, encode_path
 from corral.server.devices.nodes import Node
-from corral.server.host.programs import command, helpers
+from corral.server.host.programs import command, helpers, processes
 from corral.server.host.threads import in_thread
 
 _CHECKS = {"path": anything, "pathrm": anything}
@@ -45,7 +45,7 @@ class Tpm:
         try:
             attachment = await nodes.attach(device, found)
         except BaseException:
-            await helpers.stop(_pid_file(device))
+            await _end(device)
             raise
         return Attachment(mounts=attachment.mounts, rules=attachment.rules, release=partial(self.detach, device))
 
@@ -53,7 +53,7 @@ class Tpm:
         return
 
     async def detach(self, device: DeviceContext) -> None:
-        await helpers.stop(_pid_file(device))
+        await _end(device)
         await nodes.detach(device)
 
     async def remove(self, device: DeviceContext) -> None:
@@ -64,13 +64,13 @@ class Tpm:
         try:
             await nodes.plug(device, found)
         except BaseException:
-            await helpers.stop(_pid_file(device))
+            await _end(device)
             raise
         return {}
 
     async def unplug(self, device: DeviceContext) -> None:
         await nodes.unplug(device)
-        await helpers.stop(_pid_file(device))
+        await _end(device)
 
 
 def _state_dir(device: DeviceContext) -> Path:
@@ -79,6 +79,30 @@ def _state_dir(device: DeviceContext) -> Path:
 
 def _pid_file(device: DeviceContext) -> Path:
     return device.devices_dir / f"tpm.{encode_path(device.device)}"
+
+
+def _starting_file(device: DeviceContext) -> Path:
+    """Where an emulator that starts writes its number, until it is noted in the pid file."""
+    return device.devices_dir / f"tpm-starting.{encode_path(device.device)}"
+
+
+async def _end(device: DeviceContext) -> None:
+    """End the emulator, also one that a daemon started and died before it noted it: that keeps the state locked."""
+    await helpers.stop(_pid_file(device))
+    starting = _starting_file(device)
+    if await in_thread(starting.exists):
+        for pid in await in_thread(_find_unnoted, f"file={starting}"):
+            await in_thread(processes.terminate, pid)
+        await in_thread(starting.unlink, missing_ok=True)
+
+
+def _find_unnoted(argument: str) -> list[int]:
+    found = []
+    for pid in processes.list_pids():
+        with contextlib.suppress(OSError):
+            if argument in processes.get_command_line(pid):
+                found.append(pid)
+    return found
 
 
 def parse_announcement(text: str) -> tuple[int, int, int] | None:
@@ -104,19 +128,22 @@ async def _check_environment(name: str) -> None:
 async def _start(device: DeviceContext) -> list[Node]:
     """Start the emulator and return the nodes of its TPM: the plain one, and that of the resource manager."""
     await _check_environment(device.device)
-    # One that a killed daemon left would keep the state locked.
-    await helpers.stop(_pid_file(device))
+    await _end(device)
     state = _state_dir(device)
     await in_thread(state.mkdir, mode=0o700, exist_ok=True)
     await in_thread(device.log_dir.mkdir, parents=True, exist_ok=True)
     await in_thread(device.devices_dir.mkdir, mode=0o711, parents=True, exist_ok=True)
-    number_file = _pid_file(device).with_suffix(".starting")
+    number_file = _starting_file(device)
+    await in_thread(number_file.touch, 0o600)
     argv = ["swtpm", "chardev", "--tpm2", "--tpmstate", f"dir={state}", "--vtpm-proxy", "--daemon"]
     log = device.log_dir / f"tpm.{device.device.replace('/', '-')}.log"
     argv += ["--pid", f"file={number_file}", "--log", f"file={log},truncate"]
     try:
         ended = await command.run(argv, timeout_s=_START_TIMEOUT_S)
-    except CommandFailed as error:
+    except BaseException as error:
+        await _end(device)
+        if not isinstance(error, CommandFailed):
+            raise
         reason = error.stderr.strip() or str(error)
         raise InvalidRequest(f'Failed to start device "{device.device}": Failed to start swtpm: {reason}') from error
     try:
@@ -126,7 +153,7 @@ async def _start(device: DeviceContext) -> list[Node]:
     try:
         return await _find_nodes(device, ended.stdout)
     except BaseException:
-        await helpers.stop(_pid_file(device))
+        await _end(device)
         raise
 
 

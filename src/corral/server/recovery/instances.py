@@ -13,7 +13,7 @@ from corral.server.devices import registry
 from corral.server.events.model import format_time, utc_now
 from corral.server.host.programs.liblxc_socket import scan_running
 from corral.server.host.threads import in_thread
-from corral.server.instances import boot, create, expand, identities, root_volume, store, validation
+from corral.server.instances import adoption, create, expand, identities, root_volume, store, validation
 from corral.server.instances.attachments import attach
 from corral.server.instances.backup import backup_file, imported
 from corral.server.instances.model import Instance, InstanceType, Snapshot, containers_dir, storage_name
@@ -56,7 +56,7 @@ async def recover(context: Context, found: Found, undo: Rollback) -> None:
     await in_thread(root_volume.make_link, context.member, instance, directory)
     if runs:
         _forget_former(context, instance)
-        await boot.adopt_container(context, instance)
+        await adoption.adopt_container(context, instance)
     else:
         await attach.reserve_again(context, instance, list(instance.expanded_devices))
     _, root = registry.find_root_disk(instance.expanded_devices)
@@ -134,7 +134,7 @@ def _architecture(described: IndexedInstance) -> int:
 
 
 def _insert(tx: Tx, new: NewInstance) -> int:
-    instance_id = store.insert_instance(tx, new, boot.RECOVERING)
+    instance_id = store.insert_instance(tx, new, adoption.RECOVERING)
     permissions.check(tx, new.project, "instance creation")
     return instance_id
 

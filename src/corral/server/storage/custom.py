@@ -1,9 +1,7 @@
 """Custom volumes: what clients make, rename and delete by the API, apart from the volumes of instances and images."""
 
-import contextlib
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 
 from corral.errors import InvalidRequest
 from corral.server.context import Context

@@ -102,12 +102,12 @@ class IpvlanNic:
             await _check_kernel(device.device, link)
             _check_sysctls(device.device, link, config)
         except BaseException:
-            await parents.release(device, config, created=created)
+            await parents.release(device)
             raise
         return Attachment(
             nic=Nic(settings(config, link, veth.name_of(device))),
             volatile={parents.CREATED: str(created).lower()} if config.get("vlan") else {},
-            release=partial(_release, device, config, link, created),
+            release=partial(_release, device, config, link),
         )
 
     async def update(self, device: DeviceContext, old: Mapping[str, str]) -> None:
@@ -116,15 +116,15 @@ class IpvlanNic:
     async def detach(self, device: DeviceContext) -> None:
         link = vlans.interface_of(device.config["parent"], device.config.get("vlan", ""))
         await _withdraw(link, device.config)
-        await parents.release(device, device.config)
+        await parents.release(device)
 
     async def remove(self, device: DeviceContext) -> None:
         return
 
 
-async def _release(device: DeviceContext, config: Mapping[str, str], link: str, created: bool) -> None:
+async def _release(device: DeviceContext, config: Mapping[str, str], link: str) -> None:
     await _withdraw(link, config)
-    await parents.release(device, config, created=created)
+    await parents.release(device)
 
 
 def announced(config: Mapping[str, str]) -> list[tuple[str, str, int]]:

@@ -43,15 +43,14 @@ class MacvlanNic:
         return Attachment(
             nic=Nic(settings),
             volatile={parents.CREATED: str(created).lower()} if config.get("vlan") else {},
-            release=partial(parents.release, device, config, created=created),
+            release=partial(parents.release, device),
         )
 
     async def update(self, device: DeviceContext, old: Mapping[str, str]) -> None:
         return
 
     async def detach(self, device: DeviceContext) -> None:
-        if device.config.get("vlan"):
-            await parents.release(device, device.config)
+        await parents.release(device)
 
     async def remove(self, device: DeviceContext) -> None:
         return

@@ -12,7 +12,7 @@ from corral.server.devices.model import (
     check_mac,
     check_mtu,
 )
-from corral.server.devices.nic import veth, vlans
+from corral.server.devices.nic import loans, veth, vlans
 from corral.server.host import sysfs
 from corral.server.host.threads import in_thread
 from corral.server.keys import BOOL, UNSIGNED
@@ -67,11 +67,26 @@ async def ensure(device: DeviceContext, config: Mapping[str, str]) -> tuple[str,
     parent, vlan = config["parent"], config.get("vlan", "")
     if not sysfs.interface_exists(parent):
         raise InvalidRequest(f'Failed to start device "{device.device}": Parent device "{parent}" doesn\'t exist')
-    created = await in_thread(vlans.ensure_interface, parent, vlan)
-    return vlans.interface_of(parent, vlan), created
+    interface = vlans.interface_of(parent, vlan)
+    if not vlan or sysfs.interface_exists(interface):
+        return interface, await in_thread(loans.find_vlan, device) == interface
+    await in_thread(loans.note_vlan, device, interface)
+    try:
+        created = await in_thread(vlans.ensure_interface, parent, vlan)
+    except BaseException:
+        await in_thread(loans.forget_vlan, device)
+        raise
+    if not created:
+        # Another NIC made it just now.
+        await in_thread(loans.forget_vlan, device)
+    return interface, created
 
 
-async def release(device: DeviceContext, config: Mapping[str, str], *, created: bool = False) -> None:
-    """Delete the VLAN's interface where it was made for this NIC."""
-    if config.get("vlan") and (created or device.volatile.get(CREATED) == "true"):
-        await in_thread(vlans.remove_interface, config["parent"], config["vlan"])
+async def release(device: DeviceContext, made: str = "") -> None:
+    """Delete the interface of a VLAN where one was made for this NIC: `made`, or what is noted. Repeatable."""
+    interface = await in_thread(loans.find_vlan, device) or made
+    if not interface and device.volatile.get(CREATED) == "true" and device.config.get("vlan"):
+        interface = vlans.interface_of(device.config.get("parent", ""), device.config["vlan"])
+    if interface:
+        await in_thread(vlans.remove_interface, interface)
+        await in_thread(loans.forget_vlan, device)

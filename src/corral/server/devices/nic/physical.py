@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from corral.errors import InvalidRequest
-from corral.server.devices.model import Attachment, DeviceContext, Nic, encode_path
-from corral.server.devices.nic import parents, veth, vlans
+from corral.server.devices.model import Attachment, DeviceContext, Nic
+from corral.server.devices.nic import loans, parents, veth
+from corral.server.devices.nic.loans import Loan
 from corral.server.host.filesystems import mount
 from corral.server.host.network.netlink import Netlink
 from corral.server.host.threads import in_thread
@@ -34,15 +35,19 @@ class PhysicalNic:
 
     async def attach(self, device: DeviceContext) -> Attachment:
         config = await parents.resolve(device, NetworkType.PHYSICAL)
+        # Of a start that a daemon began before it died.
+        await self._give_back(device, {})
         link, created = await parents.ensure(device, config)
         volatile: dict[str, str | None] = {"host_name": link, parents.CREATED: str(created).lower()}
         try:
-            volatile.update(await in_thread(_lend, link, config, created))
+            loan = await in_thread(_lend, device, link, config)
         except OSError as error:
-            await parents.release(device, config, created=created)
+            await self._give_back(device, {})
             raise InvalidRequest(
                 f'Failed to start device "{device.device}": Failed to set up "{link}": {error.strerror}'
             ) from error
+        if not created:
+            volatile |= {_HWADDR: loan.mac, _MTU: str(loan.mtu)}
         settings = (("type", "phys"), ("flags", "up"), ("link", link), ("name", veth.name_of(device)))
         return Attachment(
             nic=Nic(settings, link),
@@ -52,15 +57,14 @@ class PhysicalNic:
         )
 
     async def _give_back(self, device: DeviceContext, volatile: Mapping[str, str | None]) -> None:
-        link = volatile.get("host_name")
-        if not link:
-            return
-        await in_thread(_take_back, _namespace_file(device), veth.name_of(device), link, volatile)
+        """Give the host what was taken of it; nothing where nothing was. Repeatable."""
+        loan = await in_thread(loans.find, device, volatile)
+        if loan is not None:
+            await in_thread(loans.take_back, device, veth.name_of(device), loan)
         await in_thread(_release_namespace, device)
-        if volatile.get(parents.CREATED) == "true":
-            with contextlib.suppress(OSError):
-                parent, _, vlan = link.rpartition(".")
-                await in_thread(vlans.remove_interface, parent, vlan)
+        made = loan is not None and volatile.get(parents.CREATED) == "true"
+        await parents.release(device, loan.link if loan is not None and made else "")
+        await in_thread(loans.forget, device)
 
     async def update(self, device: DeviceContext, old: Mapping[str, str]) -> None:
         return
@@ -84,20 +88,11 @@ class PhysicalNic:
 
     async def unplug(self, device: DeviceContext) -> None:
         await _hold_namespace(device)
-        volatile = device.volatile
-        if parents.CREATED not in volatile:
-            # A daemon died before it remembered what it plugs in.
-            config = await parents.resolve(device, NetworkType.PHYSICAL)
-            volatile = {"host_name": vlans.interface_of(config["parent"], config.get("vlan", ""))}
-        await self._give_back(device, volatile)
-
-
-def _namespace_file(device: DeviceContext) -> Path:
-    return device.devices_dir / f"netns.{encode_path(device.device)}"
+        await self._give_back(device, device.volatile)
 
 
 async def _hold_namespace(device: DeviceContext) -> None:
-    await in_thread(_hold, _namespace_file(device), device.pid)
+    await in_thread(_hold, loans.namespace_file(device), device.pid)
 
 
 def _hold(file: Path, pid: int) -> None:
@@ -108,22 +103,22 @@ def _hold(file: Path, pid: int) -> None:
 
 
 def _release_namespace(device: DeviceContext) -> None:
-    file = _namespace_file(device)
+    file = loans.namespace_file(device)
     mount.ensure_unmounted(file)
     file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         file.parent.rmdir()
 
 
-def _lend(link: str, config: Mapping[str, str], created: bool) -> dict[str, str | None]:
+def _lend(device: DeviceContext, link: str, config: Mapping[str, str]) -> Loan:
     """Give the interface the config's addresses; returns what it had before."""
+    loan = loans.note(device, link)
     with Netlink() as host:
-        before = host.get_link(link)
         if config.get("hwaddr"):
             host.set_mac(link, config["hwaddr"])
         if config.get("mtu"):
             host.set_mtu(link, int(config["mtu"]))
-    return {} if created else {_HWADDR: before.mac, _MTU: str(before.mtu)}
+    return loan
 
 
 def _plug(link: str, name: str, pid: int) -> None:
@@ -136,38 +131,3 @@ def _plug(link: str, name: str, pid: int) -> None:
             inside.set_up(name)
     finally:
         os.close(namespace)
-
-
-def _take_back(namespace_file: Path, name: str, link: str, volatile: Mapping[str, str | None]) -> None:
-    """Move the interface back under its name, unless liblxc did so, and give it what it had."""
-    with Netlink() as host:
-        if host.find_link(link) is None:
-            _move_back(host, namespace_file, name, link)
-        if host.find_link(link) is None:
-            return
-        mac, mtu = volatile.get(_HWADDR), volatile.get(_MTU)
-        if mac:
-            with contextlib.suppress(OSError):
-                host.set_mac(link, mac)
-        if mtu:
-            host.set_mtu(link, int(mtu))
-
-
-def _move_back(host: Netlink, namespace_file: Path, name: str, link: str) -> None:
-    here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        namespace = os.open(namespace_file, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        os.close(here)
-        return
-    try:
-        with Netlink(namespace) as inside:
-            if inside.find_link(name) is not None:
-                inside.set_up(name, False)
-                inside.move_link(name, namespace=here, new_name=link)
-    except OSError:
-        # Nothing was held there: the namespace is gone and the kernel gave the interface back.
-        return
-    finally:
-        os.close(namespace)
-        os.close(here)

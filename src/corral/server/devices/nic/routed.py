@@ -131,14 +131,14 @@ class RoutedNic:
             await in_thread(_check_parent, device.device, link, config, created)
             await _probe(device.device, link, config)
         except BaseException:
-            await parents.release(device, config, created=created)
+            await parents.release(device)
             raise
         mtu = config.get("mtu") or str(sysfs.read_int(f"/sys/class/net/{link}/mtu", _DEFAULT_MTU) if link else "")
         base = veth.settings_of(device, host_name, mtu=mtu)
         return Attachment(
             nic=Nic(settings(config, base), host_name),
             volatile=volatile,
-            release=partial(self._undo, device, config, link, created),
+            release=partial(self._undo, device, config, link),
             after_start=partial(self._set_up, device, config, host_name, link),
         )
 
@@ -149,13 +149,13 @@ class RoutedNic:
             await _proxy_neighbours("replace", config, link)
         await limits.set_up(device, host_name)
 
-    async def _undo(self, device: DeviceContext, config: Mapping[str, str], link: str, created: bool) -> None:
+    async def _undo(self, device: DeviceContext, config: Mapping[str, str], link: str) -> None:
         await nftables.apply(render_filter_removal(_label(device), device.context.member.product.name))
         await limits.take_back(device)
         if link and sysfs.interface_exists(link):
             await _proxy_neighbours("del", config, link)
         if link:
-            await parents.release(device, config, created=created)
+            await parents.release(device)
 
     async def update(self, device: DeviceContext, old: Mapping[str, str]) -> None:
         host_name = veth.host_name_of(device)
@@ -165,7 +165,7 @@ class RoutedNic:
     async def detach(self, device: DeviceContext) -> None:
         config = device.config
         link = vlans.interface_of(config["parent"], config.get("vlan", "")) if config.get("parent") else ""
-        await self._undo(device, config, link, False)
+        await self._undo(device, config, link)
 
     async def remove(self, device: DeviceContext) -> None:
         return

@@ -97,7 +97,7 @@ def ensure_interface(parent: str, vlan: str) -> bool:
     return True
 
 
-def remove_interface(parent: str, vlan: str) -> None:
+def remove_interface(name: str) -> None:
     """Delete the interface of a VLAN that was made for a NIC."""
     with Netlink() as host:
-        host.ensure_link_deleted(interface_of(parent, vlan))
+        host.ensure_link_deleted(name)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -184,6 +185,12 @@ async def detach_all(context: Context, instance: Instance) -> dict[str, str | No
             log.exception("Failed to detach device %s of %s", name, instance.storage_name)
     await _detach_cut_short(context, instance)
     return {key: None for key in instance.config if is_of_one_run(key)}
+
+
+def has_traces(context: Context, instance: Instance) -> bool:
+    """Whether the devices of an instance left something on the host."""
+    directory = devices_dir(context.member, instance)
+    return directory.is_dir() and any(os.scandir(directory))
 
 
 async def _detach_cut_short(context: Context, instance: Instance) -> None:
