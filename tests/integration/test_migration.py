@@ -8,6 +8,7 @@ import pytest
 from conftest import remove_instance
 from harness.api import Api, ApiError
 from harness.daemon import Daemon
+from harness.waiting import until
 
 SOURCE = "https://127.0.0.1:8543"
 TARGET = "https://127.0.0.1:8544"
@@ -141,3 +142,113 @@ def test_a_source_that_dies_leaves_nothing(
     daemon.start()
     assert far.get("/1.0/instances") == []
     assert list((other.state_dir / "storage-pools" / "default" / "containers").iterdir()) == []
+
+
+MOMENTS = ("", "s0", "s1")
+"""When a server is killed: just after the request, or once the target has a snapshot."""
+
+
+def begin(api: Api, far: Api, mode: str, body: dict[str, Any], **more: object) -> list[tuple[Api, str]]:
+    """Begin to bring the instance `near` to the second server; the operations of both sides."""
+    if mode == "pull":
+        sending = api.call("POST", "/1.0/instances/near", {"migration": True, "name": "x"})
+        source = {
+            "type": "migration",
+            "mode": "pull",
+            "operation": f"{SOURCE}{sending['operation']}",
+            "certificate": api.get("/1.0")["environment"]["certificate"],
+            "secrets": sending["metadata"]["metadata"],
+            **more,
+        }
+        return [(far, far.start("POST", "/1.0/instances", {**body, "source": source})), (api, sending["operation"])]
+    source = {"type": "migration", "mode": "push", **more}
+    receiving = far.call("POST", "/1.0/instances", {**body, "source": source})
+    target = {
+        "operation": f"{TARGET}{receiving['operation']}",
+        "certificate": far.get("/1.0")["environment"]["certificate"],
+        "secrets": receiving["metadata"]["metadata"],
+    }
+    sent = {"migration": True, "name": "x", "target": target}
+    return [(api, api.start("POST", "/1.0/instances/near", sent)), (far, receiving["operation"])]
+
+
+def waits(api: Api, operation: str) -> bool:
+    """Whether an operation is still going on; one of a daemon that died is not."""
+    try:
+        return bool(api.get(operation)["status_code"] < 200)
+    except ApiError as error:
+        assert error.status == 404
+        return False
+
+
+@pytest.fixture
+def near(daemon: Daemon, api: Api) -> Iterator[str]:
+    """A stopped instance with two snapshots, on the first server."""
+    api.create("near", "busybox", devices={"eth0": {"type": "none"}}, config={"user.mark": "1"})
+    (daemon.state_dir / "containers" / "near" / "rootfs" / "bulk").write_bytes(b"x" * (12 << 20))
+    for number in range(2):
+        mark(daemon, "near", f"s{number}")
+        api.run("POST", "/1.0/instances/near/snapshots", {"name": f"s{number}"})
+    mark(daemon, "near", "now")
+    yield "near"
+    remove_instance(api, "near")
+
+
+def check_near(daemon: Daemon, api: Api) -> None:
+    """The source is as it was, and nobody holds it."""
+    assert read(daemon, "near") == "now"
+    assert [one["name"] for one in api.get("/1.0/instances/near/snapshots?recursion=1")] == ["s0", "s1"]
+    api.call("PATCH", "/1.0/instances/near", {"config": {"user.mark": "2"}})
+
+
+def check_far(other: Daemon, far: Api, expected: tuple[str, ...]) -> None:
+    """What the second server has is whole, and there is nothing else on its disk."""
+    pool = other.state_dir / "storage-pools" / "default"
+    names = [one.rpartition("/")[2] for one in far.get("/1.0/instances")]
+    assert sorted(one.name for one in (pool / "containers").iterdir()) == names
+    snapshots = {
+        one.name: sorted(kept.name for kept in one.iterdir()) for one in (pool / "containers-snapshots").iterdir()
+    }
+    assert snapshots == {
+        name: found
+        for name in names
+        if (found := [one["name"] for one in far.get(f"/1.0/instances/{name}/snapshots?recursion=1")])
+    }
+    for name in names:
+        assert read(other, name) in expected
+        for one in snapshots.get(name, []):
+            assert (pool / "containers-snapshots" / name / one / "rootfs" / "mark").read_text() == one
+
+
+@pytest.mark.parametrize(
+    ("way", "killed"),
+    [("pull", "target"), ("push", "target"), ("refresh", "target"), ("pull", "source"), ("push", "source")],
+)
+def test_a_server_that_is_killed_in_a_migration(
+    daemon: Daemon, other: Daemon, api: Api, far: Api, near: str, way: str, killed: str
+) -> None:
+    """Nothing half-made stays, the source is unharmed, and another try succeeds."""
+    body: dict[str, Any] = {"name": "far", "architecture": "x86_64", "devices": {"eth0": {"type": "none"}}}
+    mode, more = ("pull", {"refresh": True}) if way == "refresh" else (way, {})
+    victim = other if killed == "target" else daemon
+    kept = other.state_dir / "storage-pools" / "default" / "containers-snapshots" / "far"
+    for moment in MOMENTS if killed == "target" else ("s0",):
+        if way == "refresh":
+            remove_instance(far, "far")
+            pull(api, far, "/1.0/instances/near/snapshots/s0", "/1.0/instances", body)
+        operations = begin(api, far, mode, body, **more)
+        if moment:
+            until(lambda place=kept / moment: place.exists(), f"the target has {moment}", interval_s=0.001)
+        victim.kill()
+        victim.start()
+        for side, operation in operations:
+            until(lambda side=side, operation=operation: not waits(side, operation), "the migration has ended")
+        check_far(other, far, ("s0", "now") if way == "refresh" else ("now",))
+        check_near(daemon, api)
+        if far.get("/1.0/instances") and way != "refresh":
+            remove_instance(far, "far")
+    for side, operation in begin(api, far, mode, body, **more):
+        side.wait(operation)
+    assert read(other, "far") == "now"
+    check_far(other, far, ("now",))
+    assert [one["name"] for one in far.get("/1.0/instances/far/snapshots?recursion=1")] == ["s0", "s1"]
