@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import re
+import signal
 import socket
 import subprocess
 import threading
@@ -349,3 +351,63 @@ def test_reading_is_limited_live(lxc: Client, api: Api, make_instance: Make) -> 
     lxc("config", "device", "set", name, "root", "limits.read=20MB")
     lxc("restart", "--force", name)
     assert "20000000" in read_limits(api.get(f"/1.0/instances/{name}/state")["pid"])
+
+
+def test_limits_of_several_disks_on_one_device(lxc: Client, api: Api, make_instance: Make, daemon: Daemon) -> None:
+    """A block device has one limit: the mean of what its disks ask for, live and at a start."""
+    lxc("storage", "volume", "create", "default", "vol")
+    name = make_instance()
+    pid = api.get(f"/1.0/instances/{name}/state")["pid"]
+    lxc("config", "device", "override", name, "root", "limits.read=10MB")
+    words = ("pool=default", "source=vol", "path=/mnt/vol")
+    add(lxc, name, "vol", "disk", *words, "limits.read=20MB")
+    assert "15000000" in read_limits(pid)
+    lxc("config", "device", "set", name, "vol", "limits.read=30MB")
+    assert "20000000" in read_limits(pid)
+    lxc("restart", "--force", name)
+    pid = api.get(f"/1.0/instances/{name}/state")["pid"]
+    assert "20000000" in read_limits(pid)
+    # What a disk asks for goes with it; one without a limit changes nothing.
+    lxc("config", "device", "remove", name, "vol")
+    assert "10000000" in read_limits(pid)
+    add(lxc, name, "vol", "disk", *words)
+    assert "10000000" in read_limits(pid)
+    lxc("config", "device", "unset", name, "root", "limits.read")
+    assert not re.search(r"[1-9]0000000", read_limits(pid))
+    lxc("delete", "--force", name)
+    lxc("storage", "volume", "delete", "default", "vol")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_connections_of_proxies_outlive_the_daemon(
+    lxc: Client, daemon: Daemon, make_instance: Make, tmp_path: Path, number: signal.Signals
+) -> None:
+    name, path = make_instance(), tmp_path / "echo.sock"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    tmp_path.chmod(0o755)
+    with echo(listener):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        # From the host into the container, and from there to the host again.
+        add(lxc, name, "in", "proxy", f"listen=tcp:127.0.0.1:{port}", "connect=tcp:127.0.0.1:4321")
+        add(lxc, name, "out", "proxy", "bind=instance", "listen=tcp:127.0.0.1:4321", f"connect=unix:{path}")
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+
+            def answered(text: bytes) -> bool:
+                client.sendall(text)
+                return client.recv(len(text), socket.MSG_WAITALL) == text
+
+            assert answered(b"before")
+            daemon.kill(number)
+            assert answered(b"while no daemon runs")
+            daemon.start()
+            assert answered(b"after")
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as another:
+            another.sendall(b"new")
+            assert another.recv(3, socket.MSG_WAITALL) == b"new"
+        lxc("config", "device", "remove", name, "in")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), timeout=20)

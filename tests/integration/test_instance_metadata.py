@@ -1,6 +1,10 @@
 """Image metadata and file templates of instances, and instance types, through the API."""
 
+import contextlib
+import http.client
 import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +61,45 @@ def test_templates(api: Api, daemon: Daemon, make_instance: Make) -> None:
             api.call(method, path)
         with pytest.raises(ApiError, match="Invalid template filename"):
             api.call(method, f"{path}?path=..%2Fmetadata.yaml")
+
+
+def test_killed_while_metadata_is_edited(daemon: Daemon, api: Api, make_instance: Make) -> None:
+    """What is read afterwards is whole: the old contents, or the new ones."""
+    name = make_instance(start=False)
+    path = f"/1.0/instances/{name}/metadata"
+    metadata = {**api.get(path), "properties": {"round": "first", "bulk": "x" * 1000}}
+    api.call("PUT", path, metadata)
+    api.raw("POST", f"{path}/templates?path=my.tpl", b"first" * 40_000)
+    for delay_ms in (0, 2, 5):
+        new = {**metadata, "properties": {"round": f"{delay_ms}", "bulk": "y" * 1000}}
+        text = f"{delay_ms}....".encode() * 40_000
+
+        def send(new: object = new, text: bytes = text) -> None:
+            with daemon.api() as own, contextlib.suppress(OSError, ValueError, http.client.HTTPException, ApiError):
+                own.call("PUT", path, new)
+                own.raw("POST", f"{path}/templates?path=my.tpl", text)
+                own.raw("POST", f"{path}/templates?path=other.tpl", text)
+                own.call("DELETE", f"{path}/templates?path=hostname.tpl")
+
+        before = (api.get(path), api.raw("GET", f"{path}/templates?path=my.tpl")[2])
+        thread = threading.Thread(target=send)
+        thread.start()
+        time.sleep(delay_ms / 1000)
+        daemon.kill()
+        daemon.start()
+        thread.join(30)
+        assert api.get(path) in (before[0], {**new, "templates": before[0]["templates"]})
+        assert api.raw("GET", f"{path}/templates?path=my.tpl")[2] in (before[1], text)
+        names = api.get(f"{path}/templates")
+        assert set(names) <= {"hostname.tpl", "my.tpl", "other.tpl"}
+        if "other.tpl" in names:
+            assert api.raw("GET", f"{path}/templates?path=other.tpl")[2] == text
+            api.call("DELETE", f"{path}/templates?path=other.tpl")
+        # The next edit removes what was only being written.
+        api.call("PUT", path, api.get(path))
+        api.raw("POST", f"{path}/templates?path=hostname.tpl", b"{{ container.name }}")
+    directory = directory_of(daemon, name)
+    assert not [one.name for one in (*directory.iterdir(), *(directory / "templates").iterdir()) if ".new" in one.name]
 
 
 def test_a_hostile_image_reaches_nothing(api: Api, daemon: Daemon, make_instance: Make, tmp_path: Path) -> None:

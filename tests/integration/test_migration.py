@@ -177,7 +177,8 @@ def waits(api: Api, operation: str) -> bool:
     try:
         return bool(api.get(operation)["status_code"] < 200)
     except ApiError as error:
-        assert error.status == 404
+        if error.status != 404:
+            raise
         return False
 
 
@@ -224,7 +225,7 @@ def check_far(other: Daemon, far: Api, expected: tuple[str, ...]) -> None:
     ("way", "killed"),
     [("pull", "target"), ("push", "target"), ("refresh", "target"), ("pull", "source"), ("push", "source")],
 )
-def test_a_server_that_is_killed_in_a_migration(
+def test_a_server_that_is_killed_in_a_migration(  # noqa: PLR0913  (fixtures)
     daemon: Daemon, other: Daemon, api: Api, far: Api, near: str, way: str, killed: str
 ) -> None:
     """Nothing half-made stays, the source is unharmed, and another try succeeds."""

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -95,7 +94,7 @@ def test_killed_while_an_interface_is_plugged(
         assert check_lent(api, daemon, name, card) == bool(devices)
 
 
-@pytest.mark.parametrize("delay_ms", (8, 20, 50))
+@pytest.mark.parametrize("delay_ms", [8, 20, 50])
 def test_killed_while_a_container_with_an_interface_starts_or_stops(
     daemon: Daemon, api: Api, make_instance: Make, card: str, delay_ms: int
 ) -> None:

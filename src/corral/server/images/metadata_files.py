@@ -142,8 +142,7 @@ def read_file(root: int, name: str, limit: int) -> bytes:
 def _replace(root: int, name: str, content: bytes) -> None:
     """Give a name other contents: the old or the new ones are there, whatever happens in between."""
     temporary = f"{_NEW}{name}"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary, dir_fd=root)
+    _remove_unfinished(root)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o644, dir_fd=root)
     try:
@@ -156,3 +155,15 @@ def _replace(root: int, name: str, content: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=root)
         raise
+
+
+def _remove_unfinished(root: int) -> None:
+    """Remove what a daemon that died was writing. Writers come one after the other: nobody else's is among it."""
+    directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
+    try:
+        for name in os.listdir(directory):
+            if name.startswith(_NEW):
+                with contextlib.suppress(IsADirectoryError, FileNotFoundError):
+                    os.unlink(name, dir_fd=root)
+    finally:
+        os.close(directory)
