@@ -1,6 +1,7 @@
 """Instances and custom volumes go from one server to another, whole or not at all."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -172,14 +173,14 @@ def begin(api: Api, far: Api, mode: str, body: dict[str, Any], **more: object) -
     return [(api, api.start("POST", "/1.0/instances/near", sent)), (far, receiving["operation"])]
 
 
-def waits(api: Api, operation: str) -> bool:
-    """Whether an operation is still going on; one of a daemon that died is not."""
+def has_ended(api: Api, operation: str) -> bool:
+    """Whether an operation has ended; one of a daemon that died has."""
     try:
-        return bool(api.get(operation)["status_code"] < 200)
+        return bool(api.get(operation)["status_code"] >= 200)
     except ApiError as error:
         if error.status != 404:
             raise
-        return False
+        return True
 
 
 @pytest.fixture
@@ -239,11 +240,11 @@ def test_a_server_that_is_killed_in_a_migration(  # noqa: PLR0913  (fixtures)
             pull(api, far, "/1.0/instances/near/snapshots/s0", "/1.0/instances", body)
         operations = begin(api, far, mode, body, **more)
         if moment:
-            until(lambda place=kept / moment: place.exists(), f"the target has {moment}", interval_s=0.001)
+            until((kept / moment).exists, f"the target has {moment}", interval_s=0.001)
         victim.kill()
         victim.start()
         for side, operation in operations:
-            until(lambda side=side, operation=operation: not waits(side, operation), "the migration has ended")
+            until(partial(has_ended, side, operation), "the migration has ended")
         check_far(other, far, ("s0", "now") if way == "refresh" else ("now",))
         check_near(daemon, api)
         if far.get("/1.0/instances") and way != "refresh":

@@ -8,7 +8,7 @@ import pytest
 from corral.server.devices.model import DeviceContext
 from corral.server.devices.nic import loans, parents, vlans
 from corral.server.devices.nic.loans import Loan
-from corral.server.host.netlink import Link
+from corral.server.host.network.netlink import Link
 
 ETHERNET = 0x1003
 LOOPBACK = 0x49
@@ -58,7 +58,9 @@ def test_the_interface_is_known_by_its_name_or_its_number() -> None:
 async def test_the_interface_of_a_vlan_is_noted_before_it_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, made, removed = device(tmp_path), [], []
+    one = device(tmp_path)
+    made: list[str] = []
+    removed: list[str] = []
     config = {"parent": "lo", "vlan": "5"}
 
     def ensure(parent: str, vlan: str) -> bool:
