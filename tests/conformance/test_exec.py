@@ -97,6 +97,13 @@ def test_terminal(lxc: Client, instance: str) -> None:
         assert terminal.wait() == 5
 
 
+def test_a_command_may_close_its_terminal_and_open_it_again(lxc: Client, instance: str) -> None:
+    script = "exec </dev/null >/dev/null 2>&1; sleep 0.3; exec >/dev/tty; echo again; exec >/dev/null; sleep 0.3; exit 3"
+    with lxc.terminal("exec", instance, "--", "sh", "-c", script) as terminal:
+        assert terminal.wait() == 3
+        assert terminal.text == "again\r\n"
+
+
 def test_interrupt_on_a_terminal(lxc: Client, instance: str) -> None:
     with lxc.terminal("exec", instance, "--", "sh") as terminal:
         terminal.expect("# ")

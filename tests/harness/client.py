@@ -1,6 +1,5 @@
 """The command line as a test uses it: run to its end, fed, or on a terminal."""
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 
 from harness.daemon import Daemon
+from harness.waiting import PATIENCE
 
 
 class Client:
@@ -96,31 +96,34 @@ class Terminal:
         self.send(text)
         return False
 
-    def expect(self, text: str, timeout_s: float = 20.0) -> str:
+    def expect(self, text: str, timeout_s: float = 30.0) -> str:
         """Wait until the text has been shown, and return what was shown up to and with it."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout_s * PATIENCE
         while text not in self.text:
-            self._read()
+            self._read() or time.sleep(0.01)
             assert time.monotonic() < deadline, f"{text!r} was not shown; shown: {self.text!r}"
         shown, _, rest = self.text.partition(text)
         self.text = rest
         return shown + text
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Take what is shown now; False where there is nothing yet, or nothing more since the other side is closed."""
         try:
             self.text += os.read(self._master, 65536).decode(errors="replace")
         except BlockingIOError:
-            time.sleep(0.01)
+            return False
         except OSError as error:
-            if error.errno != errno.EIO:  # the other side is closed
+            if error.errno != errno.EIO:
                 raise
-            time.sleep(0.01)
+            return False
+        return True
 
-    def wait(self, timeout_s: float = 20.0) -> int:
-        """Wait for the program's end and return its exit code."""
-        deadline = time.monotonic() + timeout_s
+    def wait(self, timeout_s: float = 30.0) -> int:
+        """Wait for the program's end and return its exit code; all that it showed is in `text` then."""
+        deadline = time.monotonic() + timeout_s * PATIENCE
         while self._process.poll() is None:
-            with contextlib.suppress(OSError):
-                self._read()
+            self._read() or time.sleep(0.01)
             assert time.monotonic() < deadline, f"it goes on; shown: {self.text!r}"
+        while self._read():
+            pass
         return self._process.returncode

@@ -10,7 +10,15 @@ from corral.errors import AlreadyExists, Forbidden, InternalError, InvalidReques
 from corral.server.instances.model import Instance
 from corral.server.instances.sessions import exec as commands
 from corral.server.instances.sessions import files, logs
-from corral.server.instances.sessions.channels import Connections, Disconnected, Message, pump_in, pump_out
+from corral.server.instances.sessions.channels import (
+    Connections,
+    Disconnected,
+    Flow,
+    Message,
+    drain,
+    pump_in,
+    pump_out,
+)
 from harness import records
 
 
@@ -144,6 +152,56 @@ async def test_output_for_nobody() -> None:
     os.write(writer, b"one")
     with pytest.raises(Disconnected):
         await pump_out(reader, FakeChannel(gone=True))
+    os.close(reader)
+    os.close(writer)
+
+
+class SlowChannel(FakeChannel):
+    """A client that takes nothing until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = asyncio.Event()
+
+    async def send(self, data: bytes) -> None:
+        await self.reads.wait()
+        await super().send(data)
+
+
+async def test_what_is_left_is_drained_at_the_clients_pace() -> None:
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    os.write(writer, b"one")
+    channel, flow = SlowChannel(), Flow()
+    pump = asyncio.create_task(pump_out(reader, channel, flow))
+    drained = asyncio.create_task(drain(pump, flow, 0.02, 100))
+    assert not (await asyncio.wait([drained], timeout=0.2))[0]
+    channel.reads.set()
+    # The descriptor is still open: quiet is the end.
+    await asyncio.wait_for(drained, 20)
+    assert channel.received == b"one"
+    assert not pump.done()
+    os.close(writer)
+    await pump
+    await drain(pump, flow, 1000, 100)
+    os.close(reader)
+
+
+async def test_draining_ends_where_others_go_on_writing() -> None:
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    channel, flow = FakeChannel(), Flow()
+    pump = asyncio.create_task(pump_out(reader, channel, flow))
+
+    async def chatter() -> None:
+        while True:
+            os.write(writer, b"more")
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(chatter())
+    await asyncio.wait_for(drain(pump, flow, 0.02, 10_000), 20)
+    assert flow.taken >= 10_000
+    for task in (other, pump):
+        task.cancel()
+    await asyncio.gather(other, pump, return_exceptions=True)
     os.close(reader)
     os.close(writer)
 

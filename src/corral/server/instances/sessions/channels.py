@@ -93,14 +93,40 @@ class Connections:
         self._finished.set()
 
 
-async def pump_out(fd: int, channel: Channel) -> None:
+@dataclass(eq=False, slots=True)
+class Flow:
+    """How far a pump is: the bytes that it took, and whether it waits for more, all being sent."""
+
+    taken: int = 0
+    is_idle: bool = False
+
+
+async def pump_out(fd: int, channel: Channel, flow: Flow | None = None) -> None:
     """Send what a descriptor yields until its end. Raises Disconnected."""
+    flow = flow or Flow()
     turns = 0
-    while data := await fdio.read(fd, CHUNK):
+    while True:
+        flow.is_idle = True
+        data = await fdio.read(fd, CHUNK)
+        flow.is_idle = False
+        if not data:
+            return
+        flow.taken += len(data)
         await channel.send(data)
         turns += 1
         if turns % _TURNS == 0:
             await asyncio.sleep(0)
+
+
+async def drain(pump: "asyncio.Task[None]", flow: Flow, quiet_s: float, most: int) -> None:
+    """Let a pump bring out what its descriptor holds, though others keep that open: returns at the end, once nothing
+    came for some time, or after so many bytes. A client that is slow to take it is waited for."""
+    before = flow.taken
+    while not pump.done() and flow.taken - before < most:
+        seen = flow.taken
+        await asyncio.wait([pump], timeout=quiet_s)
+        if flow.is_idle and flow.taken == seen:
+            return
 
 
 async def pump_in(channel: Channel, fd: int) -> None:

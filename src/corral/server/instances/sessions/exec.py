@@ -29,6 +29,8 @@ from corral.server.instances.sessions.channels import (
     Channel,
     Connections,
     Disconnected,
+    Flow,
+    drain,
     pump_in,
     pump_out,
     until_disconnected,
@@ -40,7 +42,10 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
 DRAIN_S = 2.0
-"""How long after the end of an interactive command its terminal may still be held open by what it left behind."""
+"""How long the terminal of a command that has ended must be quiet to be done, where what the command left behind holds
+it open."""
+_DRAIN_SIZE = 1 << 20
+"""Of a terminal that is never quiet: more than the kernel holds of what the command itself wrote."""
 
 DEFAULT_SIZE = (80, 25)
 """Columns and rows of a terminal whose client names none."""
@@ -223,7 +228,8 @@ class Session:
         self.connections = Connections((*self._streams, "control"))
         self._command: Running | None = None
         self._gone = asyncio.Event()
-        self._shown = False
+        self._told: set[str] = set()
+        """The outputs whose end the client was told."""
 
     async def run(self) -> dict[str, Any]:
         """Wait for the client, run the command to its end and return the operation's metadata."""
@@ -256,30 +262,33 @@ class Session:
                 alongside("streams of a command", self._feed_pipe(feed), self._control(), self._watch()),
             ):
                 await self._show_all((out, "1"), (err, "2"))
-                self._shown = True
                 return await self._command.wait()
 
     async def _run_terminal(self) -> int:
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack, contextlib.ExitStack() as held:
             master, slave = await in_thread(self._open_terminal)
             stack.callback(os.close, master)
-            try:
-                width, height = self._body.width, self._body.height
-                terminal.set_size(master, *((width, height) if width > 0 and height > 0 else DEFAULT_SIZE))
-                self._command = await start(self._target, self._body, (slave, slave, slave), tty=True)
-            finally:
-                os.close(slave)
+            # Held until the command ends, which may close its terminal, and open it again, while it runs.
+            held.callback(os.close, slave)
+            width, height = self._body.width, self._body.height
+            terminal.set_size(master, *((width, height) if width > 0 and height > 0 else DEFAULT_SIZE))
+            self._command = await start(self._target, self._body, (slave, slave, slave), tty=True)
             os.set_blocking(master, False)
-            show = asyncio.create_task(self._show(master, "0"), name="exec terminal")
-            async with (
-                _killed_at_last(self._command),
-                alongside("streams of a command", self._feed_terminal(master), self._control(master)),
-            ):
+            flow = Flow()
+            show = asyncio.create_task(self._show(master, "0", flow), name="exec terminal")
+            streams = (self._feed_terminal(master), self._control(master), self._forgo(show))
+            async with _killed_at_last(self._command), alongside("streams of a command", *streams):
                 status = await self._command.wait()
-                await asyncio.wait([show], timeout=DRAIN_S)
+                held.close()
+                await drain(show, flow, DRAIN_S, _DRAIN_SIZE)
                 show.cancel()
                 await asyncio.gather(show, return_exceptions=True)
                 return status
+
+    async def _forgo(self, show: "asyncio.Task[None]") -> None:
+        """Show nothing more to a client that is gone."""
+        await self._gone.wait()
+        show.cancel()
 
     def _open_terminal(self) -> tuple[int, int]:
         devpts = self._target.container.monitor.get_devpts_fd()
@@ -304,13 +313,14 @@ class Session:
                 if isinstance(result, Exception):
                     log.error("The output of a command failed", exc_info=result)
 
-    async def _show(self, fd: int, name: str) -> None:
+    async def _show(self, fd: int, name: str, flow: Flow | None = None) -> None:
         channel = self.connections.get(name)
         try:
-            await pump_out(fd, channel)
+            await pump_out(fd, channel, flow)
         except Disconnected:
             self._client_gone("output")
         finally:
+            self._told.add(name)
             await asyncio.shield(channel.send_end())
 
     async def _feed_pipe(self, fd: int) -> None:
@@ -336,11 +346,14 @@ class Session:
     async def _watch(self) -> None:
         """Notice a client without a control connection that goes while the command is silent.
 
-        One that was told of the output's end may well go: it waits for the operation's.
+        It may well close an output that it was told the end of: then it waits for the other, or for the operation.
         """
-        await until_disconnected(self.connections.get("1"))
-        if self.connections.find("control") is None and not self._shown:
-            self._client_gone("output")
+        for name in ("1", "2"):
+            await until_disconnected(self.connections.get(name))
+            if name not in self._told:
+                if self.connections.find("control") is None:
+                    self._client_gone("output")
+                return
 
     async def _control(self, master: int | None = None) -> None:
         channel: Channel = await self.connections.connected("control")
