@@ -25,7 +25,7 @@ from harness.waiting import PATIENCE, until
 ON_A_KERNEL = ("integration", "conformance", "guest")
 """The folders whose tests need root and a scene of their own."""
 
-SLOW_CALLBACK = re.compile(r"Executing .* took [0-9.]+ seconds")
+SLOW_STEP = re.compile(r"level=warning msg=.(A step of the event loop took .*)")
 FAULTS = re.compile(r"Traceback \(most recent call last\)|panic: |Task was destroyed|never awaited")
 
 _daemons: list[Daemon] = []
@@ -221,7 +221,7 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     faults = []
     for daemon, offset in read.items():
         text = daemon.log_since(offset)
-        _slow.extend(f"{request.node.nodeid}: {line}" for line in SLOW_CALLBACK.findall(text))
+        _slow.extend(f"{request.node.nodeid}: {line}" for line in SLOW_STEP.findall(text))
         if FAULTS.search(text):
             faults.append(text[max(0, FAULTS.search(text).start() - 500) :][:4000])  # type: ignore[union-attr]
     assert not faults, "the daemon's log has a fault:\n" + "\n".join(faults)

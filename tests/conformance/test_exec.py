@@ -98,7 +98,9 @@ def test_terminal(lxc: Client, instance: str) -> None:
 
 
 def test_a_command_may_close_its_terminal_and_open_it_again(lxc: Client, instance: str) -> None:
-    script = "exec </dev/null >/dev/null 2>&1; sleep 0.3; exec >/dev/tty; echo again; exec >/dev/null; sleep 0.3; exit 3"
+    script = (
+        "exec </dev/null >/dev/null 2>&1; sleep 0.3; exec >/dev/tty; echo again; exec >/dev/null; sleep 0.3; exit 3"
+    )
     with lxc.terminal("exec", instance, "--", "sh", "-c", script) as terminal:
         assert terminal.wait() == 3
         assert terminal.text == "again\r\n"

@@ -100,7 +100,8 @@ class Terminal:
         """Wait until the text has been shown, and return what was shown up to and with it."""
         deadline = time.monotonic() + timeout_s * PATIENCE
         while text not in self.text:
-            self._read() or time.sleep(0.01)
+            if not self._read():
+                time.sleep(0.01)
             assert time.monotonic() < deadline, f"{text!r} was not shown; shown: {self.text!r}"
         shown, _, rest = self.text.partition(text)
         self.text = rest
@@ -122,7 +123,8 @@ class Terminal:
         """Wait for the program's end and return its exit code; all that it showed is in `text` then."""
         deadline = time.monotonic() + timeout_s * PATIENCE
         while self._process.poll() is None:
-            self._read() or time.sleep(0.01)
+            if not self._read():
+                time.sleep(0.01)
             assert time.monotonic() < deadline, f"it goes on; shown: {self.text!r}"
         while self._read():
             pass

@@ -26,7 +26,7 @@ from corral.server.context import Context, Member
 from corral.server.db import upgrade
 from corral.server.db.database import Database, LocalDatabase
 from corral.server.events.bus import Events
-from corral.server.host import systemd
+from corral.server.host import slow_steps, systemd
 from corral.server.host.threads import in_thread
 from corral.server.images import delete as images
 from corral.server.images import update as image_updates
@@ -336,6 +336,8 @@ def watch_children_by_pidfd() -> None:
 
 async def serve(member: Member, group: str | None) -> None:
     """Run the daemon until it is asked to end."""
+    if asyncio.get_running_loop().get_debug():
+        slow_steps.Watch().install()
     await Daemon(member, group).run()
 
 
