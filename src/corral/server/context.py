@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from corral.server.locks import Locks
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Member:
     """This server: its names and directories. Fixed for the life of the daemon."""
 
@@ -24,17 +25,27 @@ class Member:
     cache_dir: Path
     debug: bool = False
 
-    @property
+    @cached_property
     def images_dir(self) -> Path:
         return self.state_dir / "images"
 
-    @property
+    @cached_property
     def pools_dir(self) -> Path:
         return self.state_dir / "storage-pools"
 
-    @property
+    @cached_property
     def networks_dir(self) -> Path:
         return self.state_dir / "networks"
+
+    @cached_property
+    def containers_dir(self) -> Path:
+        """The lxcpath: part of the address of every container's command socket."""
+        return self.state_dir / "containers"
+
+    @cached_property
+    def devices_dir(self) -> Path:
+        """Where device nodes and mounts for instances are made, for each in a directory of its own."""
+        return self.state_dir / "devices"
 
     @property
     def location(self) -> str:

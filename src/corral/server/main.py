@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import fcntl
+import gc
 import logging
 import os
 import signal
@@ -265,6 +266,8 @@ class Daemon:
         self._background.every(log_expiry.INTERVAL_S, "old logs", lambda: log_expiry.expire(self.context))
         self._dispatcher.ready.set()
         self._lifetime.ready.set()
+        # What is here now stays: the collector, which stops the loop, need not walk through it again and again.
+        gc.freeze()
         systemd.notify("READY=1")
         log.info("Daemon started")
         await self._lifetime.ended.wait()

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, ParamSpec
 
@@ -53,6 +53,13 @@ class Rollback:
                     await result
             except Exception:
                 log.exception("Undo step %s failed", getattr(fn, "__qualname__", fn))
+
+
+async def together(*work: Awaitable[Any]) -> None:
+    """Await several works beside each other, all of them to their ends; then raise what the first failed with."""
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 async def finish(work: Any) -> Any:

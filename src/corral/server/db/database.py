@@ -17,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from corral.errors import CorralError, InternalError, OutOfSpace, Unavailable
 from corral.server.db import changes
 from corral.server.db.changes import Changes
-from corral.server.host.threads import settle
+from corral.server.host.threads import Unbroken, call
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -149,17 +149,17 @@ class Database:
         return await self._write(False, fn, args, kwargs)
 
     async def _write(self, waits: bool, fn: Callable[..., R], args: Any, kwargs: Any) -> R:
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._thread, lambda: self._transaction(WRITE, fn, args, kwargs, waits=waits))
-        cancelled = await settle(future)
-        if cancelled is not None:
-            if future.exception() is not None:
-                raise cancelled
+        future: Unbroken[R] = Unbroken(loop=asyncio.get_running_loop())
+        try:
+            return await call(self._thread, lambda: self._transaction(WRITE, fn, args, kwargs, waits=waits), future)
+        except asyncio.CancelledError:
+            if not future.done() or future.exception() is not None:
+                raise
             task = asyncio.current_task()
             assert task is not None
             task.uncancel()
             task.cancel()
-        return future.result()
+            return future.result()
 
     async def close(self) -> None:
         """Checkpoint the log and close the file."""
@@ -169,7 +169,7 @@ class Database:
         self._thread.shutdown()
 
     async def _in_thread(self, fn: Callable[[], R]) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, fn)
+        return await call(self._thread, fn, asyncio.get_running_loop().create_future())
 
     def _open(self) -> None:
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=10, cached_statements=512)

@@ -1,6 +1,6 @@
 """The NIC devices of instances and profiles, expanded, and who uses a network: SQL over the tables of all nouns."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from corral.api.urls import url
@@ -8,6 +8,8 @@ from corral.server.db import rows
 from corral.server.db.database import Tx
 from corral.server.db.rows import Devices
 from corral.units import is_true
+
+_ADDRESS_KEYS = "'hwaddr', 'ipv4.address', 'ipv6.address'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,42 @@ def list_instance_nics(tx: Tx) -> list[InstanceNic]:
                 config = {**device, "hwaddr": hwaddr} if hwaddr else device
                 found.append(InstanceNic(row["project"], projects[row["project"]], row["name"], name, config))
     return found
+
+
+def is_claimed(tx: Tx, project: str, instance: str, hwaddr: str, addresses: Collection[str]) -> bool:
+    """Whether a NIC of another instance, or a profile, names a MAC address or one of some IP addresses.
+
+    It may be on another network: `list_instance_nics` tells. This costs little however many instances there are.
+    """
+    own = tx.row(
+        "SELECT i.id FROM instances i JOIN projects p ON p.id = i.project_id WHERE p.name = ? AND i.name = ?",
+        project,
+        instance,
+    )
+    own_id = own["id"] if own is not None else 0
+    if hwaddr and tx.row(
+        # Said as the index says it.
+        "SELECT 1 FROM instances_config WHERE key LIKE 'volatile.%.hwaddr' AND value = ? COLLATE NOCASE"
+        " AND instance_id != ?",
+        hwaddr,
+        own_id,
+    ):
+        return True
+    named = [address for address in (hwaddr, *addresses) if address]
+    marks = ", ".join("?" * len(named))
+    return (
+        tx.row(
+            "SELECT 1 FROM instances_devices_config c JOIN instances_devices d ON d.id = c.instance_device_id"
+            f" WHERE c.key IN ({_ADDRESS_KEYS}) AND c.value COLLATE NOCASE IN ({marks}) AND d.instance_id != ?",
+            *named,
+            own_id,
+        )
+        or tx.row(
+            "SELECT 1 FROM profiles_devices_config"
+            f" WHERE key IN ({_ADDRESS_KEYS}) AND value COLLATE NOCASE IN ({marks})",
+            *named,
+        )
+    ) is not None
 
 
 def list_network_users(tx: Tx) -> dict[tuple[str, str], list[str]]:

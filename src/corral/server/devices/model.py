@@ -67,7 +67,6 @@ class DeviceContext:
 
     `storage_name` is the instance's name on this server, `volatile` the device's remembered values without their
     prefix, `used_names` the interface names that other devices of the instance have, `devices` all of its devices.
-    `instance_dir` is the top of its volume (beside the root), where a device may keep what belongs to the instance.
     `pid` is 0 while it is stopped; `idmap` is that of the running container or of its next start, None for a
     privileged one, `nvidia_runtime` whether NVIDIA's hook runs at its start. `cgroup` finds the control groups of the
     running container (in a thread: it asks the monitor), and `allow` lets them use a device or not, by a rule (in a
@@ -85,9 +84,6 @@ class DeviceContext:
     kind: str = "container"
     used_names: frozenset[str] = frozenset()
     devices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    instance_dir: Path = Path("/")
-    devices_dir: Path = Path("/")
-    log_dir: Path = Path("/")
     pid: int = 0
     privileged: bool = False
     nvidia_runtime: bool = False
@@ -97,6 +93,21 @@ class DeviceContext:
     allow: Callable[[str, bool], None] | None = None
     host_name_of: Callable[[str], str] | None = None
     shares_volume: Callable[[str, str], Awaitable[bool]] | None = None
+
+    @property
+    def instance_dir(self) -> Path:
+        """The top of the instance's volume (beside the root), where a device may keep what belongs to the instance."""
+        return self.context.member.containers_dir / self.storage_name
+
+    @property
+    def devices_dir(self) -> Path:
+        """Where device nodes and mounts for the instance are made."""
+        return self.context.member.devices_dir / self.storage_name
+
+    @property
+    def log_dir(self) -> Path:
+        """Where the instance's logs are."""
+        return self.context.member.log_dir / self.storage_name
 
     @property
     def owner(self) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from corral.server.instances import delete, rename, replacing, running, saved_st
 from corral.server.instances.attachments import attach, device_changes, hotplug
 from corral.server.instances.container import runtime
 from corral.server.instances.copies import move, refresh
-from corral.server.instances.model import Instance, containers_dir, target_path
+from corral.server.instances.model import Instance, target_path
 from corral.server.instances.running import Running
 from corral.server.instances.security import apparmor, interception
 from corral.server.instances.snapshots import snapshot, snapshot_removal, stillness
@@ -36,7 +36,7 @@ async def adopt(context: Context) -> None:
     """Take over the containers that run, finish or undo what was cut short, deal with those that ended meanwhile."""
     instances = await context.db.read(store.list_instances)
     by_name = {one.storage_name: one for one in instances if one.is_container}
-    lxcpath = containers_dir(context.member)
+    lxcpath = context.member.containers_dir
     await in_thread(runtime.wait_for_starts, lxcpath)
     for name in await in_thread(scan_running, str(lxcpath), list(by_name)):
         instance = by_name.get(name)
@@ -60,7 +60,7 @@ async def adopt(context: Context) -> None:
 async def adopt_container(context: Context, instance: Instance) -> None:
     """Take over the running container of an instance."""
     try:
-        container = await in_thread(runtime.connect, instance.id, containers_dir(context.member), instance.storage_name)
+        container = await in_thread(runtime.connect, instance.id, context.member.containers_dir, instance.storage_name)
     except OSError:
         log.warning("Container %s ended while it was taken over", instance.storage_name)
         return

@@ -25,7 +25,7 @@ from corral.server.instances.copies.image_source import RemoteOrder
 from corral.server.instances.model import Instance, InstanceType
 from corral.server.instances.store import NewInstance
 from corral.server.projects import permissions
-from corral.server.rollback import Rollback
+from corral.server.rollback import Rollback, together
 from corral.server.storage import volumes
 from corral.server.storage.model import Volume
 
@@ -170,9 +170,11 @@ async def make_instance(context: Context, new: NewInstance, config: Mapping[str,
             await in_thread(_prepare_directory, context, instance, volume, filling.is_empty)
             undo.add(attach.remove_all, context, instance)
             instance = await context.db.write(_finish, instance, volatile, volume, filling)
-            # A copy may have the addresses of its origin: they are to be changed before it starts.
-            await attach.reserve_again(context, instance, list(instance.expanded_devices))
-            await backup_file.write(context, instance, volume)
+            await together(
+                # A copy may have the addresses of its origin: they are to be changed before it starts.
+                attach.reserve_again(context, instance, list(instance.expanded_devices)),
+                backup_file.write(context, instance, volume),
+            )
             undo.commit()
     details = {"type": instance.type.value, "storage-pool": volume.pool.name}
     source = url("/1.0/instances", instance.name, project=instance.project)

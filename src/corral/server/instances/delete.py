@@ -1,6 +1,5 @@
 """Deletes instances."""
 
-import asyncio
 import contextlib
 import shutil
 from pathlib import Path
@@ -22,7 +21,7 @@ from corral.server.instances.model import (
 from corral.server.instances.security import apparmor
 from corral.server.instances.sessions import files
 from corral.server.instances.snapshots import snapshot_removal
-from corral.server.rollback import finish
+from corral.server.rollback import finish, together
 from corral.server.storage import store as storage
 from corral.server.storage import volumes
 from corral.server.storage.model import Volume
@@ -69,9 +68,7 @@ async def wipe(context: Context, instance: Instance) -> None:
     work = [attach.remove_all(context, instance), in_thread(remove_files, context, instance)]
     if volume is not None:
         work.append(_wipe_volume(context, instance, volume))
-    for outcome in await asyncio.gather(*work, return_exceptions=True):
-        if isinstance(outcome, BaseException):
-            raise outcome
+    await together(*work)
     await context.db.write(_forget, instance, volume)
 
 

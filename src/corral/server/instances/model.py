@@ -123,34 +123,29 @@ def log_dir(member: Member, instance: Instance) -> Path:
 
 def backups_dir(member: Member, instance: Instance) -> Path:
     """Where the instance's backups are."""
-    return member.state_dir / "backups" / "instances" / instance.storage_name
+    return member.state_dir.joinpath("backups", "instances", instance.storage_name)
 
 
 def link_path(member: Member, instance: Instance) -> Path:
     """The link to the instance's volume: containers/NAME or virtual-machines/NAME."""
     folder = "containers" if instance.is_container else "virtual-machines"
-    return member.state_dir / folder / instance.storage_name
+    return member.state_dir.joinpath(folder, instance.storage_name)
 
 
 def snapshots_link_path(member: Member, instance: Instance) -> Path:
     """The link to the snapshots of the instance's volume."""
     folder = "snapshots" if instance.is_container else "virtual-machines-snapshots"
-    return member.state_dir / folder / instance.storage_name
+    return member.state_dir.joinpath(folder, instance.storage_name)
 
 
 def devices_dir(member: Member, instance: Instance) -> Path:
     """Where device nodes and mounts for the instance are made."""
-    return member.state_dir / "devices" / instance.storage_name
-
-
-def containers_dir(member: Member) -> Path:
-    """The lxcpath: part of the address of every container's command socket."""
-    return member.state_dir / "containers"
+    return member.devices_dir / instance.storage_name
 
 
 def seccomp_path(member: Member, instance: Instance) -> Path:
     """The instance's seccomp policy."""
-    return member.state_dir / "security" / "seccomp" / instance.storage_name
+    return member.state_dir.joinpath("security", "seccomp", instance.storage_name)
 
 
 def target_path(member: Member, instance: Instance) -> Path:

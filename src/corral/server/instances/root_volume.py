@@ -22,8 +22,14 @@ def volume_type(kind: InstanceType) -> VolumeType:
 
 async def get(context: Context, instance: Instance) -> Volume:
     """The instance's volume in the pool of its root disk, or NotFound."""
+    return await context.db.read(get_row, instance)
+
+
+def get_row(tx: Tx, instance: Instance) -> Volume:
+    """The same, within a transaction."""
     _, root = registry.find_root_disk(instance.expanded_devices)
-    return await volumes.get(context, root.get("pool", ""), instance.project, instance.name, volume_type(instance.type))
+    pool = storage.get_pool(tx, root.get("pool", ""))
+    return storage.get_volume(tx, pool, instance.project, instance.name, volume_type(instance.type))
 
 
 async def find(context: Context, instance: Instance) -> Volume | None:

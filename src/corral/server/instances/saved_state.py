@@ -19,7 +19,7 @@ from corral.server.instances import criu, root_volume, store
 from corral.server.instances.container import checkpoint
 from corral.server.instances.container.checkpoint import Target
 from corral.server.instances.container.lxc_config import device_rules
-from corral.server.instances.model import Instance, containers_dir, log_dir
+from corral.server.instances.model import Instance, log_dir
 from corral.server.instances.running import RunningContainer
 from corral.server.instances.security import idmaps, interception
 from corral.server.instances.spec import HostFacts, InstanceSpec
@@ -44,7 +44,7 @@ def target_of(context: Context, instance: Instance, volume: Path) -> Target:
     """The container of an instance for lxc-checkpoint."""
     return Target(
         instance.storage_name,
-        containers_dir(context.member),
+        context.member.containers_dir,
         log_dir(context.member, instance) / "lxc.conf",
         directory_of(volume),
     )

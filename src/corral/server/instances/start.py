@@ -26,7 +26,6 @@ from corral.server.instances.inventory import Inventory
 from corral.server.instances.limits import cpus, kernel_modules, network_priority
 from corral.server.instances.model import (
     Instance,
-    containers_dir,
     log_dir,
     seccomp_path,
     target_path,
@@ -255,11 +254,11 @@ async def _spawn(state: _Start, undo: Rollback) -> None:
     undo.add(in_thread, _remove_files, paths)
     await in_thread(_write, state, spec, host, policy)
     undo.add(root_volume.clear_owner, state.directory)
-    undo.add(runtime.destroy, containers_dir(member), instance.storage_name)
+    undo.add(runtime.destroy, member.containers_dir, instance.storage_name)
     if state.stateful:
         state.container = await saved_state.restore(context, instance, spec, state.directory, undo)
     else:
-        state.container = await runtime.launch(instance.id, spec, containers_dir(member))
+        state.container = await runtime.launch(instance.id, spec, member.containers_dir)
     # From here on its end is noticed; undone, it is forgotten before it is killed.
     context.parts[Running].add(state.container)
     undo.add(context.parts[Running].discard, state.container)

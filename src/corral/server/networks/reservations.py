@@ -3,6 +3,7 @@
 One file per NIC, `dnsmasq.hosts/INSTANCE.DEVICE`, holds its dhcp-host line; dnsmasq reads them again on SIGHUP.
 """
 
+import contextlib
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -88,8 +89,7 @@ async def reserve(context: Context, network: Network, reservation: Reservation) 
         return
     site = site_of(context.member)
     async with context.locks.hold("reservations", network.id):
-        if await in_thread(_write, site, network, reservation):
-            dnsmasq.reload(network.name, site)
+        await in_thread(_reserve, site, network, reservation)
 
 
 async def release(context: Context, network: Network, instance: str, device: str, hwaddr: str = "") -> None:
@@ -116,8 +116,7 @@ async def allocate(
     site = site_of(context.member)
     async with context.locks.hold("reservations", network.id):
         full = await in_thread(_allocate, site, network, reservation, tuple(versions))
-        if await in_thread(_write, site, network, full):
-            dnsmasq.reload(network.name, site)
+        await in_thread(_reserve, site, network, full)
         return full
 
 
@@ -146,10 +145,14 @@ def _mode(network: Network) -> str:
     return network.config.get("dns.mode", "")
 
 
+def _reserve(site: Site, network: Network, reservation: Reservation) -> None:
+    if _write(site, network, reservation):
+        dnsmasq.reload(network.name, site)
+
+
 def _write(site: Site, network: Network, reservation: Reservation) -> bool:
     """Write one file where it differs; tells whether anything changed."""
     directory = hosts_dir(site, network)
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / reservation.file_name
     wanted = {ipaddress.ip_address(text) for text in (reservation.ipv4, reservation.ipv6) if text}
     # Most NICs ask for a name only; what the others have is read only for those that ask for an address.
@@ -160,8 +163,10 @@ def _write(site: Site, network: Network, reservation: Reservation) -> bool:
     line = format_line(reservation, _mode(network))
     if line is None:
         return _remove(path) is not None
-    if path.exists() and path.read_text() == f"{line}\n":
-        return False
+    with contextlib.suppress(FileNotFoundError):
+        if path.read_text() == f"{line}\n":
+            return False
+    directory.mkdir(parents=True, exist_ok=True)
     # Outside the directory: dnsmasq reads every file in it.
     new = directory.with_name(f".{reservation.file_name}.new")
     new.write_text(f"{line}\n")

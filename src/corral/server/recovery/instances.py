@@ -16,7 +16,7 @@ from corral.server.host.threads import in_thread
 from corral.server.instances import adoption, create, expand, identities, root_volume, store, validation
 from corral.server.instances.attachments import attach
 from corral.server.instances.backup import backup_file, imported
-from corral.server.instances.model import Instance, InstanceType, Snapshot, containers_dir, storage_name
+from corral.server.instances.model import Instance, InstanceType, Snapshot, storage_name
 from corral.server.instances.running import Running
 from corral.server.instances.store import NewInstance
 from corral.server.projects import permissions
@@ -39,7 +39,7 @@ class _Plan:
 async def recover(context: Context, found: Found, undo: Rollback) -> None:
     """Make the records of an instance and its snapshots; its files stay as they are, and if it runs it runs on."""
     on_disk = storage_name(found.project, found.name)
-    runs = on_disk in await in_thread(scan_running, str(containers_dir(context.member)), [on_disk])
+    runs = on_disk in await in_thread(scan_running, str(context.member.containers_dir), [on_disk])
     plan = await context.db.read(_plan, found, runs)
     directory = volumes.path(context.member, plan.draft)
     await in_thread(volume_parts.check_instance_tree, directory)

@@ -1,11 +1,13 @@
 """Who is calling: over the Unix socket by the peer's credentials, over TLS by its certificate."""
 
+import asyncio
 import pwd
 import socket
 import struct
 import time
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
@@ -26,6 +28,9 @@ _CREDENTIALS = struct.Struct("3i")
 """struct ucred: process, user, group."""
 
 
+_local_callers: WeakKeyDictionary[asyncio.Transport, Caller] = WeakKeyDictionary()
+
+
 @lru_cache(maxsize=256)
 def _local_caller(uid: int) -> Caller:
     try:
@@ -38,12 +43,17 @@ def _local_caller(uid: int) -> Caller:
 async def authenticate(raw: web.BaseRequest, context: Context) -> Caller:
     """The caller of a request: its trust is looked up each time, so that it ends with the certificate's entry."""
     transport = raw.transport
+    # Who opened a connection to the Unix socket is who asks on it, to its end.
+    local = _local_callers.get(transport) if transport is not None else None
+    if local is not None:
+        return local
     # The name of a Unix socket is its path; that of any other is a tuple.
     if transport is not None and isinstance(transport.get_extra_info("sockname"), str | bytes):
         # SO_PEERCRED, unix(7)
         sock = transport.get_extra_info("socket")
         _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-        return _local_caller(uid)
+        local = _local_callers[transport] = _local_caller(uid)
+        return local
     told = context.parts[ClientAddresses].find(transport)
     address = _format_peer(told or (transport.get_extra_info("peername") if transport is not None else None))
     connection = transport.get_extra_info("ssl_object") if transport is not None else None

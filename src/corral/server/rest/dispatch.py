@@ -80,7 +80,7 @@ class Dispatcher:
 
     async def _serve(self, raw: web.BaseRequest) -> web.StreamResponse:
         path = raw.rel_url.raw_path
-        if not path.startswith("/internal/"):
+        if not self.ready.is_set() and not path.startswith("/internal/"):
             await self.ready.wait()
         parts = path.strip("/").split("/")
         base = "/1.0/instances"
@@ -149,6 +149,9 @@ class Dispatcher:
         return decode_body(data, route.body)
 
     def _answer(self, request: Request, route: Route, result: Any) -> web.StreamResponse:
+        if isinstance(result, WithEtag):
+            permission.hide_used_by(request, [result.value])
+            return responses.encoded(result.body, headers={"ETag": result.etag})
         match result:
             case web.StreamResponse():
                 return result
@@ -160,9 +163,6 @@ class Dispatcher:
                 return responses.sync(result.metadata, status=201, headers={"Location": result.location})
             case None:
                 return responses.sync({})
-        if isinstance(result, WithEtag):
-            permission.hide_used_by(request, [result.value])
-            return responses.encoded(result.body, headers={"ETag": result.etag})
         headers = {}
         if route.method == "GET" and route.put is not None:
             headers["ETag"] = f'"{etag.compute(etag.writable_part(result, route.put))}"'

@@ -1,6 +1,6 @@
 """A request as handlers see it: context, project, caller, query, and the way to start an operation."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec
@@ -61,22 +61,22 @@ class Request:
         """The shared database."""
         return self.context.db
 
-    @property
-    def query(self) -> Any:
+    @cached_property
+    def query(self) -> Mapping[str, str]:
         """The parameters of the URL: text by name."""
-        return self.raw.query
+        return self.raw.query if "?" in self.raw.raw_path else {}
 
     @cached_property
     def recursion(self) -> int:
         """0, 1 or 2; what follows a `;` (`fields=`) is for the handler."""
-        text = self.raw.query.get("recursion", "0").partition(";")[0]
+        text = self.query.get("recursion", "0").partition(";")[0]
         return int(text) if text.isdecimal() else 0
 
     @property
     def all_projects(self) -> bool:
         """Whether things of all projects are wanted."""
-        wanted = self.raw.query.get("all-projects", "").lower() in ("true", "1", "yes", "on")
-        if wanted and self.raw.query.get("project"):
+        wanted = self.query.get("all-projects", "").lower() in ("true", "1", "yes", "on")
+        if wanted and self.query.get("project"):
             raise InvalidRequest("Cannot specify a project when requesting all projects")
         return wanted
 

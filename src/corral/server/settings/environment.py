@@ -88,11 +88,12 @@ class Environment:
         """What is so now."""
         if self._pools is None or self._pools.exist:
             await self._read_drivers(context)
+        listen = context.parts[Settings].config[keys.HTTPS_ADDRESS]
         return Present(
             drivers=self._used,
             certificate=context.parts[ServerCertificate],
             host_name=socket.gethostname(),
-            addresses=tuple(list_addresses(context.parts[Settings].config[keys.HTTPS_ADDRESS] or "")),
+            addresses=tuple(list_addresses(listen)) if listen else (),
         )
 
     async def _read_drivers(self, context: Context) -> None:

@@ -170,12 +170,13 @@ def loop_file(member: Member, pool: str) -> Path:
 
 def volume_path(member: Member, pool: str, kind: VolumeType, name_on_disk: str) -> Path:
     """A volume's directory."""
-    return pool_path(member, pool) / kind.directory / name_on_disk
+    return member.pools_dir.joinpath(pool, kind.directory, name_on_disk)
 
 
 def snapshot_path(volume: Path, snapshot: str) -> Path:
     """The directory of a volume's snapshot, from the volume's."""
-    return volume.parent.with_name(f"{volume.parent.name}-snapshots") / volume.name / snapshot
+    parent = volume.parent
+    return parent.with_name(f"{parent.name}-snapshots").joinpath(volume.name, snapshot)
 
 
 def custom_backups_dir(member: Member, volume: Volume) -> Path:

@@ -61,3 +61,39 @@ async def test_users_by_project_and_name(database: Database) -> None:
         ("default", "eno1.7"): ["/1.0/instances/c2?project=shared"],
         ("own", "br1"): ["/1.0/instances/c3?project=own"],
     }
+
+
+@pytest.mark.parametrize(
+    ("hwaddr", "addresses", "claimed"),
+    [
+        ("00:16:3E:00:00:01", [], True),
+        ("00:16:3e:00:00:03", [], True),
+        ("00:16:3e:00:00:04", [], True),
+        ("00:16:3e:00:00:02", [], False),
+        ("", ["10.0.0.5"], True),
+        ("", ["10.0.0.6"], False),
+        ("", [], False),
+    ],
+)
+async def test_addresses_that_others_name(database: Database, hwaddr: str, addresses: list[str], claimed: bool) -> None:
+    def fill_more(tx: Tx) -> None:
+        fill(tx)
+        rows.write_config(tx, "instances_config", "instance_id", 2, {"volatile.eth1.hwaddr": "00:16:3e:00:00:02"})
+        rows.write_devices(tx, "profile", 1, {"eth0": {"type": "nic", "network": "br0", "hwaddr": "00:16:3e:00:00:04"}})
+        rows.write_devices(tx, "instance", 1, {"eth9": {"type": "nic", "network": "br0", "ipv4.address": "10.0.0.5"}})
+
+    await database.write(fill_more)
+    assert await database.read(nics.is_claimed, "shared", "c2", hwaddr, addresses) is claimed
+
+
+async def test_a_claim_is_found_by_an_index(database: Database) -> None:
+    statements: list[str] = []
+
+    def look(tx: Tx) -> list[str]:
+        tx._connection.set_trace_callback(statements.append)
+        nics.is_claimed(tx, "default", "c1", "00:16:3e:00:00:01", ["10.0.0.5"])
+        tx._connection.set_trace_callback(None)
+        asked = next(one for one in statements if "volatile" in one)
+        return [row["detail"] for row in tx.rows(f"EXPLAIN QUERY PLAN {asked}")]
+
+    assert any("USING INDEX instances_config_hwaddr" in detail for detail in await database.read(look))

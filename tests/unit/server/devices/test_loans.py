@@ -1,10 +1,13 @@
 """What NICs note of the interfaces that they take of the host."""
 
 from pathlib import Path
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from corral.product import LXD
+from corral.server.context import Context, Member
 from corral.server.devices.model import DeviceContext
 from corral.server.devices.nic import loans, parents, vlans
 from corral.server.devices.nic.loans import Loan
@@ -15,9 +18,9 @@ LOOPBACK = 0x49
 
 
 def device(directory: Path, **volatile: str) -> DeviceContext:
-    return DeviceContext(
-        cast("Any", None), "default", "c1", "c1", "eth-0", {}, volatile, devices_dir=directory / "devices" / "c1"
-    )
+    member = Member(LXD, "here", directory, directory / "logs", directory / "cache")
+    context = cast("Context", SimpleNamespace(member=member))
+    return DeviceContext(context, "default", "c1", "c1", "eth-0", {}, volatile)
 
 
 def test_a_note_counts_more_than_what_the_instance_remembers(tmp_path: Path) -> None:

@@ -86,10 +86,15 @@ def check_dns_name(device: DeviceContext, network: Network) -> None:
         )
 
 
+def static_addresses(config: Mapping[str, str]) -> set[str]:
+    """The addresses that a NIC's config gives it."""
+    return {config.get(f"{family}.address", "") for family, _ in _FAMILIES} - {"", "none"}
+
+
 def check_conflicts(device: DeviceContext, network: Network, others: Iterable[InstanceNic]) -> None:
     """Raise Conflict where a NIC of another instance on the network has an address of this one."""
     mac = veth.mac_of(device).lower()
-    own = {device.config.get(f"{family}.address", "") for family, _ in _FAMILIES} - {"", "none"}
+    own = static_addresses(device.config)
     for other in others:
         if (other.project, other.instance) == (device.project, device.instance):
             continue

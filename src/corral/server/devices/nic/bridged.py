@@ -78,7 +78,10 @@ class BridgedNic:
             addressing.check_managed(config, network)
 
     async def prepare(self, device: DeviceContext) -> Mapping[str, str | None]:
-        network = await _find_network(device)
+        return self.prepare_on(device, await _find_network(device))
+
+    def prepare_on(self, device: DeviceContext, network: Network | None) -> Mapping[str, str | None]:
+        """The same for a network that was read already."""
         if network is not None:
             addressing.check_managed(device.config, network)
             addressing.check_dns_name(device, network)
@@ -87,7 +90,8 @@ class BridgedNic:
         return veth.prepare_identity(device)
 
     async def reserve(self, device: DeviceContext) -> None:
-        network, others = await device.context.db.read(_network_with_nics, device.config)
+        """Nothing where the NIC is on no managed bridge."""
+        network, others = await device.context.db.read(_read_reservable, device)
         if network is not None and veth.mac_of(device):
             addressing.check_conflicts(device, network, others)
             await addressing.reserve(device, network)
@@ -194,19 +198,29 @@ async def _find_network(device: DeviceContext) -> Network | None:
 
 
 def _network_of(tx: Tx, config: Mapping[str, str]) -> Network | None:
-    name = config.get("network") or config.get("parent", "")
     if not config.get("network"):
-        return networks.find_network(tx, _DEFAULT_PROJECT, name)
-    try:
-        network = networks.get_network(tx, _DEFAULT_PROJECT, name)
-    except NotFound as error:
-        raise NotFound(f'Error loading network config for "{name}": {error}') from error
+        return networks.find_network(tx, _DEFAULT_PROJECT, config.get("parent", ""))
+    network = read_network(tx, config["network"])
     if network.type is not NetworkType.BRIDGE:
         raise InvalidRequest("Specified network must be of type bridge")
     return network
 
 
-def _network_with_nics(tx: Tx, config: Mapping[str, str]) -> tuple[Network | None, list[InstanceNic]]:
-    """The network, and the NICs of all instances."""
-    network = _network_of(tx, config)
-    return network, nics.list_instance_nics(tx) if network is not None else []
+def read_network(tx: Tx, name: str) -> Network:
+    """The network that a NIC names. Raises NotFound."""
+    try:
+        return networks.get_network(tx, _DEFAULT_PROJECT, name)
+    except NotFound as error:
+        raise NotFound(f'Error loading network config for "{name}": {error}') from error
+
+
+def _read_reservable(tx: Tx, device: DeviceContext) -> tuple[Network | None, list[InstanceNic]]:
+    """The bridge that a NIC is on, None where it is on something else, and the NICs that may be in its way."""
+    name = device.config.get("network")
+    network = read_network(tx, name) if name else _network_of(tx, device.config)
+    if network is None or network.type is not NetworkType.BRIDGE:
+        return None, []
+    own = addressing.static_addresses(device.config)
+    if not nics.is_claimed(tx, device.project, device.instance, veth.mac_of(device), own):
+        return network, []
+    return network, nics.list_instance_nics(tx)

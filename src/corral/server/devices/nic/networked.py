@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from corral.errors import NotFound, NotSupported
 from corral.server.db.database import Tx
 from corral.server.devices.model import Attachment, DeviceContext, HotPluggable
-from corral.server.devices.nic.bridged import BridgedNic
+from corral.server.devices.nic.bridged import BridgedNic, read_network
 from corral.server.devices.nic.macvlan import MacvlanNic
 from corral.server.devices.nic.physical import PhysicalNic
 from corral.server.devices.nic.sriov import SriovNic
-from corral.server.networks import store as networks
-from corral.server.networks.model import NetworkType
+from corral.server.networks.model import Network, NetworkType
 
 _BRIDGED = BridgedNic()
 _KINDS: Mapping[NetworkType, BridgedNic | MacvlanNic | PhysicalNic | SriovNic] = {
@@ -22,17 +21,18 @@ _KINDS: Mapping[NetworkType, BridgedNic | MacvlanNic | PhysicalNic | SriovNic] =
 
 
 async def _kind_of(device: DeviceContext) -> BridgedNic | MacvlanNic | PhysicalNic | SriovNic:
-    name = device.config["network"]
-    try:
-        network = await device.context.db.read(networks.get_network, "default", name)
-    except NotFound as error:
-        raise NotFound(f'Error loading network config for "{name}": {error}') from error
+    kind, _ = await _look_up(device)
+    return kind
+
+
+async def _look_up(device: DeviceContext) -> tuple[BridgedNic | MacvlanNic | PhysicalNic | SriovNic, Network]:
+    network = await device.context.db.read(read_network, device.config["network"])
     if network.type not in _KINDS:
         raise NotSupported(
             f'Failed to start device "{device.device}": NICs on networks of type {network.type.value} are not '
             "supported by this server"
         )
-    return _KINDS[network.type]
+    return _KINDS[network.type], network
 
 
 class NetworkedNic:
@@ -47,7 +47,8 @@ class NetworkedNic:
         _BRIDGED.check_place(tx, config)
 
     async def prepare(self, device: DeviceContext) -> Mapping[str, str | None]:
-        return await (await _kind_of(device)).prepare(device)
+        kind, network = await _look_up(device)
+        return _BRIDGED.prepare_on(device, network) if kind is _BRIDGED else await kind.prepare(device)
 
     async def attach(self, device: DeviceContext) -> Attachment:
         return await (await _kind_of(device)).attach(device)
@@ -76,9 +77,7 @@ class NetworkedNic:
         await kind.unplug(device)
 
     async def reserve(self, device: DeviceContext) -> None:
-        kind = await _kind_of(device)
-        if isinstance(kind, BridgedNic):
-            await kind.reserve(device)
+        await _BRIDGED.reserve(device)
 
     async def restore(self, device: DeviceContext) -> None:
         kind = await _kind_of(device)

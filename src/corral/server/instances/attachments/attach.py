@@ -17,7 +17,7 @@ from corral.server.host.threads import in_thread
 from corral.server.instances import running
 from corral.server.instances.attachments import device_journal
 from corral.server.instances.inventory import Inventory
-from corral.server.instances.model import Devices, Instance, containers_dir, devices_dir, log_dir
+from corral.server.instances.model import Devices, Instance, devices_dir
 from corral.server.instances.security import idmaps, nvidia
 from corral.server.instances.spec import HostFacts
 from corral.server.rollback import Rollback
@@ -54,9 +54,6 @@ def device_context(
         kind=instance.type.value,
         used_names=_used_names(instance.expanded_devices, values, name),
         devices=instance.expanded_devices,
-        instance_dir=containers_dir(context.member) / instance.storage_name,
-        devices_dir=devices_dir(context.member, instance),
-        log_dir=log_dir(context.member, instance),
         pid=container.init_pid if container is not None else 0,
         privileged=privileged,
         nvidia_runtime=nvidia.is_wanted(instance.expanded_config),

@@ -104,8 +104,7 @@ async def copy_instance(context: Context, plan: CopyPlan) -> None:
 
 
 async def _copy(context: Context, plan: CopyPlan) -> Instance:
-    source_volume = await root_volume.get(context, plan.source)
-    volume_config, snapshot_configs = await context.db.read(_volume_configs, source_volume, plan.snapshot)
+    source_volume, volume_config, snapshot_configs = await context.db.read(_read_volume, plan)
 
     async def fill(instance: Instance, root: Mapping[str, str]) -> Volume:
         origin = Origin(source_volume, plan.snapshot, plan.allow_inconsistent)
@@ -135,10 +134,11 @@ async def _copy(context: Context, plan: CopyPlan) -> Instance:
     return await create.make_instance(context, new, config, Filling(fill, note, discard=copies.discard))
 
 
-def _volume_configs(tx: Tx, volume: Volume, snapshot: str) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """The config of what is copied, and those of the volume's snapshots by name."""
+def _read_volume(tx: Tx, plan: CopyPlan) -> tuple[Volume, dict[str, str], dict[str, dict[str, str]]]:
+    """The source's volume, the config of what is copied of it, and those of its snapshots by name."""
+    volume = root_volume.get_row(tx, plan.source)
     configs = snapshot_store.list_volume_configs(tx, volume.id)
-    return dict(configs.get(snapshot, {}) if snapshot else volume.config), configs
+    return volume, dict(configs.get(plan.snapshot, {}) if plan.snapshot else volume.config), configs
 
 
 def clients_config(config: Mapping[str, str]) -> dict[str, str]:

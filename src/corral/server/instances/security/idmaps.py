@@ -4,6 +4,7 @@
 `volatile.last_state.idmap` the map by which the files on the disk are owned (`[]`: as they are inside).
 """
 
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ def to_text(idmap: IdMap | None) -> str:
     return json.dumps(idmap.to_json() if idmap is not None else [], separators=(",", ":"))
 
 
+@functools.lru_cache(maxsize=256)
 def of_text(text: str | None) -> IdMap | None:
     """A stored map."""
     items = json.loads(text) if text else []

@@ -22,7 +22,7 @@ from corral.server.host.programs import fdio, terminal
 from corral.server.host.programs.zygote import Attach, ExecRequest, Running, Zygote
 from corral.server.host.threads import in_thread
 from corral.server.instances import running, store
-from corral.server.instances.model import Instance, containers_dir, log_dir
+from corral.server.instances.model import Instance, log_dir
 from corral.server.instances.running import RunningContainer
 from corral.server.instances.security import apparmor, idmaps
 from corral.server.instances.sessions.channels import (
@@ -150,7 +150,7 @@ async def start(target: Target, body: InstanceExecPost, stdio: tuple[int, int, i
 
 def _attach(context: Context, instance: Instance) -> Attach:
     config = log_dir(context.member, instance) / "lxc.conf"
-    return Attach(str(containers_dir(context.member)), instance.storage_name, str(config))
+    return Attach(str(context.member.containers_dir), instance.storage_name, str(config))
 
 
 def _root_on_host(instance: Instance, user: int = 0) -> tuple[int, int]:
