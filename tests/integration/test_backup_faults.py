@@ -354,8 +354,8 @@ def test_algorithms_are_names(api: Api, origin: str) -> None:
 
 
 def test_the_servers_algorithm_may_have_arguments(api: Api, origin: str) -> None:
-    api.run("PATCH", "/1.0", {"config": {"backups.compression_algorithm": "xz -0"}})
+    api.call("PATCH", "/1.0", {"config": {"backups.compression_algorithm": "xz -0"}})
     try:
         assert backup(api, compression_algorithm="").startswith(b"\xfd7zXZ\0")
     finally:
-        api.run("PATCH", "/1.0", {"config": {"backups.compression_algorithm": ""}})
+        api.call("PATCH", "/1.0", {"config": {"backups.compression_algorithm": ""}})
