@@ -4,7 +4,7 @@
      +- InvalidRequest 400      +- Conflict 409            +- TooLarge 413
      +- Forbidden 403           |   +- AlreadyExists       +- NotSupported 501
      +- NotFound 404            |   +- Busy                +- Unavailable 503
-     +- MethodNotAllowed 405    +- PreconditionFailed 412  +- InternalError 500
+                                +- PreconditionFailed 412  +- InternalError 500
                                                                +- CommandFailed
 
 The message is the whole story for the user: what happened, to which thing, and what to do. Any other exception
@@ -37,10 +37,6 @@ class Forbidden(CorralError):
 
 class NotFound(CorralError):
     status = 404
-
-
-class MethodNotAllowed(CorralError):
-    status = 405
 
 
 class Conflict(CorralError):

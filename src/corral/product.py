@@ -57,10 +57,6 @@ class Product:
         """The path of the API's Unix socket as text."""
         return environ.get(f"{self.prefix}_SOCKET") or f"{self.state_dir_name(environ)}/unix.socket"
 
-    def client_conf_dir(self, environ: Mapping[str, str] = os.environ) -> Path:
-        """Where the command line keeps its remotes and keys."""
-        return _path(self.client_conf_dir_name(environ))
-
     def client_conf_dir_name(self, environ: Mapping[str, str] = os.environ) -> str:
         """The directory of the command line's remotes and keys as text."""
         chosen = environ.get(f"{self.prefix}_CONF")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corral.cli.command import GLOBAL_FLAGS, NUMBER, TEXT, Command, Flag
+from corral.cli.command import NUMBER, TEXT, Command, Flag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,8 +116,3 @@ def _distance(left: str, right: str) -> int:
             current.append(min(previous[column] + 1, current[-1] + 1, previous[column - 1] + (letter != other)))
         previous = current
     return previous[-1]
-
-
-def visible_flags(command: Command) -> list[Flag]:
-    """The command's flags with the global ones."""
-    return [*command.flags, *(flag for flag in GLOBAL_FLAGS if flag.name not in {own.name for own in command.flags})]

@@ -7,7 +7,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
-ZERO = "0001-01-01T00:00:00Z"
 
 
 def is_set(text: str | None) -> bool:

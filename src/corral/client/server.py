@@ -176,10 +176,6 @@ class Server:
         """Whether the server is a member of a cluster."""
         return bool(self.info.get("environment", {}).get("server_clustered"))
 
-    def has_extension(self, name: str) -> bool:
-        """Whether the server's API has an extension."""
-        return name in (self.info.get("api_extensions") or ())
-
     def is_same_as(self, other: Server) -> bool:
         """Whether another remote leads to the same place: the same daemon, project and member."""
         if self is other:

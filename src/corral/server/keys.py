@@ -16,7 +16,6 @@ from corral.errors import InvalidRequest
 from corral.server.host.programs import compressors
 
 T = TypeVar("T")
-D = TypeVar("D")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +130,7 @@ class Key(Generic[T]):
     """One config key, or a family where the name ends in `.*` or has `*` for one part (`limits.kernel.*`).
 
     `live` keys take effect on running things; `applies` limits a key to some kinds of thing (empty: all);
-    `settable` is False for keys that only the daemon writes; a `secret` is never shown.
+    a `secret` is never shown.
     """
 
     name: str
@@ -141,7 +140,6 @@ class Key(Generic[T]):
     doc: str = ""
     applies: frozenset[str] = frozenset()
     scope: str = "global"
-    settable: bool = True
     secret: bool = False
 
     def check(self, text: str, problem: str = "") -> None:

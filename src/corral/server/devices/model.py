@@ -12,7 +12,6 @@ from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.host.isolation.cgroup import Cgroup, Hierarchies, Setting
 from corral.server.host.isolation.idmap import IdMap
-from corral.server.keys import KeyType
 
 Check = Callable[[str], object]
 """Raises InvalidRequest or ValueError for a bad value."""
@@ -218,11 +217,6 @@ def check_keys(config: Mapping[str, str], checks: Mapping[str, Check], required:
             check(value)
         except (InvalidRequest, ValueError) as error:
             raise InvalidRequest(f'Invalid value for device option "{name}": {error}') from error
-
-
-def of_type(kind: "KeyType[object]") -> Check:
-    """A check by a config key's type."""
-    return kind.parse
 
 
 def anything(text: str) -> None:

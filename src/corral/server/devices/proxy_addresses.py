@@ -17,10 +17,6 @@ class ProxyAddress:
     ports: tuple[int, ...] = ()
 
     @property
-    def is_abstract(self) -> bool:
-        return self.kind == "unix" and self.host.startswith("@")
-
-    @property
     def is_file(self) -> bool:
         return self.kind == "unix" and not self.host.startswith("@")
 

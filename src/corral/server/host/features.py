@@ -127,21 +127,6 @@ def get_lxc_version_tuple() -> tuple[int, ...]:
     return tuple(int(part) for part in get_lxc_version().split(".") if part)
 
 
-def get_btrfs_version() -> str:
-    """The version of btrfs-progs, or ""."""
-    return get_tool_version("btrfs", "--version")
-
-
-def get_nft_version() -> str:
-    """The version of nft, or ""."""
-    return get_tool_version("nft", "--version")
-
-
-def get_dnsmasq_version() -> str:
-    """The version of dnsmasq, or ""."""
-    return get_tool_version("dnsmasq", "--version")
-
-
 @cache
 def supports_btrfs() -> bool:
     """Whether pools on btrfs can be made here: the kernel's file system and the tools."""

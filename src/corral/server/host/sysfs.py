@@ -41,17 +41,6 @@ def parse_cpu_list(text: str) -> list[int]:
     return sorted(numbers)
 
 
-def format_cpu_list(numbers: list[int]) -> str:
-    """The kernel's list notation of CPU numbers."""
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
-
-
 def list_online_cpus() -> list[int]:
     """The numbers of the CPUs that are on."""
     text = read_text(SYS / "devices/system/cpu/online")
@@ -111,20 +100,6 @@ def has_swap() -> bool:
 def interface_exists(name: str) -> bool:
     """Whether a network interface exists in this namespace."""
     return (SYS / "class/net" / name).exists()
-
-
-def list_bridge_ports(name: str) -> list[str]:
-    """The ports of a bridge."""
-    try:
-        return sorted(os.listdir(SYS / "class/net" / name / "brif"))
-    except OSError:
-        return []
-
-
-def get_block_size(device: str | Path) -> int:
-    """Bytes of a block device."""
-    name = os.path.basename(os.path.realpath(device))
-    return read_int(SYS / "class/block" / name / "size") * 512
 
 
 def read_sysctl(name: str, default: str = "") -> str:

@@ -40,8 +40,3 @@ def take_sockets(environment: MutableMapping[str, str] | None = None) -> dict[st
             os.set_inheritable(passed.fileno(), False)
             found.setdefault(name, []).append(passed)
     return found
-
-
-def is_running() -> bool:
-    """Whether systemd is the service manager of this system (sd_booted(3))."""
-    return os.path.isdir("/run/systemd/system")

@@ -17,7 +17,6 @@ from corral.server.host.threads import in_thread
 HASH_CHUNK = 1 << 20
 TEXT_LIMIT = 64 * 1024
 ENTRY_LIMIT = 1024
-TRIGGERS = frozenset({"create", "copy", "start", "rename"})
 
 
 class Format(Enum):

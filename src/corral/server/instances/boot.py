@@ -188,8 +188,3 @@ async def _stop(context: Context, instance: Instance) -> None:
                 await context.db.write(store.set_config, instance.id, {"volatile.last_state.power": "RUNNING"})
     except (CorralError, OSError):
         log.exception("Failed to stop instance %s", instance.storage_name)
-
-
-async def let_go(context: Context) -> None:
-    """The daemon ends and the containers run on."""
-    context.parts[Running].close()

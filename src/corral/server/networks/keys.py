@@ -138,7 +138,7 @@ PARENT = Key("parent", INTERFACE, scope="local", doc="Existing interface that th
 MTU_KEY = Key("mtu", MTU, doc="MTU of the interface")
 VLAN = Key("vlan", integer_between(0, 4094), doc="VLAN ID to attach to")
 GVRP = Key("gvrp", BOOL, "false", doc="Whether to register the VLAN by GVRP")
-VOLATILE_CREATED = Key("volatile.last_state.created", BOOL, doc="Whether the daemon made the interface", settable=False)
+VOLATILE_CREATED = Key("volatile.last_state.created", BOOL, doc="Whether the daemon made the interface")
 
 _ACTION = enum("allow", "drop", "reject")
 _MAAS = (

@@ -46,7 +46,6 @@ class Operation:
     updated_at: datetime = field(default_factory=utc_now)
     status: int = PENDING
     error: str = ""
-    error_status: int = 0
     done: asyncio.Event = field(default_factory=asyncio.Event)
     task: "asyncio.Task[None] | None" = None
     changed: Callable[["Operation"], None] = lambda operation: None

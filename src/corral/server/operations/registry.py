@@ -92,11 +92,9 @@ class Operations:
         except asyncio.CancelledError:
             self._end(operation, model.CANCELLED, "Cancelled" if operation.status == model.CANCELLING else "Stopped")
         except CorralError as error:
-            operation.error_status = error.status
             self._end(operation, model.FAILURE, str(error))
         except Exception:
             log.exception("Operation %s (%s) failed", operation.id, operation.description)
-            operation.error_status = 500
             self._end(operation, model.FAILURE, f"Internal error: see the server's log for operation {operation.id}")
         else:
             self._end(operation, model.SUCCESS, "", metadata if isinstance(metadata, dict) else {})

@@ -22,9 +22,9 @@ VOLUME_KEYS = KeyTable(
     Key("snapshots.pattern", PATTERN, default=DEFAULT_PATTERN, doc="Template of the snapshots' names."),
     Key("security.shifted", BOOL, applies=_CUSTOM, doc="Allow use by instances with different idmaps."),
     Key("security.unmapped", BOOL, applies=_CUSTOM, doc="Do not map the volume's owners."),
-    Key("volatile.idmap.last", STRING, doc="The idmap that the volume's files have.", settable=False),
-    Key("volatile.idmap.next", STRING, doc="The idmap that the volume's files shall get.", settable=False),
-    Key("volatile.rootfs.size", INTEGER, applies=frozenset({"image"}), settable=False, doc="Size of an image's disk."),
+    Key("volatile.idmap.last", STRING, doc="The idmap that the volume's files have."),
+    Key("volatile.idmap.next", STRING, doc="The idmap that the volume's files shall get."),
+    Key("volatile.rootfs.size", INTEGER, applies=frozenset({"image"}), doc="Size of an image's disk."),
 )
 _DEFAULTS = (
     "size",
@@ -37,7 +37,7 @@ _DEFAULTS = (
 
 POOL_KEYS = KeyTable(
     Key("source", STRING, scope="local", doc="Directory, device, subvolume or file that holds the pool."),
-    Key("volatile.initial_source", STRING, scope="local", settable=False, doc="The source as it was given."),
+    Key("volatile.initial_source", STRING, scope="local", doc="The source as it was given."),
     Key("rsync.bwlimit", SIZE, doc="Limit of the traffic of rsync."),
     Key("rsync.compression", BOOL, default="true", doc="Whether rsync compresses what it sends."),
     *(

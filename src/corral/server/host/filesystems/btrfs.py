@@ -257,12 +257,6 @@ def _tree_id(fd: int) -> int:
     return int(struct.unpack_from("=Q", args)[0])
 
 
-def get_subvolume_id(path: str | Path) -> int:
-    """The id of the subvolume that holds the path."""
-    with _directory(path) as fd:
-        return _tree_id(fd)
-
-
 def list_nested(path: str | Path) -> list[str]:
     """Paths, relative to the subvolume, of all subvolumes nested in it, parents before children."""
     path = Path(path)

@@ -78,15 +78,6 @@ def detach(device: str | Path) -> None:
         os.close(fd)
 
 
-def set_autoclear(fd: int, autoclear: bool) -> None:
-    """Let the kernel detach the file when the last user goes, or not."""
-    info = bytearray(_INFO64.size)
-    fcntl.ioctl(fd, _GET_STATUS64, info)
-    fields = list(_INFO64.unpack(info))
-    fields[8] = fields[8] | _AUTOCLEAR if autoclear else fields[8] & ~_AUTOCLEAR
-    fcntl.ioctl(fd, _SET_STATUS64, _INFO64.pack(*fields))
-
-
 def set_direct_io(fd: int, direct_io: bool) -> bool:
     """Switch direct I/O; says whether the file system below agreed."""
     try:

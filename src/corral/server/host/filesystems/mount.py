@@ -5,7 +5,6 @@ import errno
 import os
 import struct
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ MS_NODEV = 4
 MS_NOEXEC = 8
 MS_REMOUNT = 32
 MS_BIND = 4096
-MS_MOVE = 8192
 MS_REC = 16384
 MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
@@ -108,11 +106,6 @@ def remount_bind(target: str | Path, options: Iterable[str]) -> None:
     if data:
         raise OSError(errno.EINVAL, f"A bind mount takes no option {data}", str(target))
     syscalls.mount(None, str(target), None, MS_REMOUNT | MS_BIND | flags, None)
-
-
-def set_propagation(target: str | Path, flag: int, *, recursive: bool = True) -> None:
-    """Make a mount private, slave or shared (MS_PRIVATE, MS_SLAVE, MS_SHARED)."""
-    syscalls.mount(None, str(target), None, flag | (MS_REC if recursive else 0), None)
 
 
 def unmount(target: str | Path, *, lazy: bool = False) -> None:
@@ -277,14 +270,3 @@ def find_mount(path: str | Path) -> MountEntry | None:
         if covers and (best is None or len(entry.target) >= len(best.target)):
             best = entry
     return best
-
-
-@contextlib.contextmanager
-def temporarily_mounted(source: str | Path, fstype: str, options: Iterable[str] = ()) -> Iterator[Path]:
-    """A file system mounted on a new directory for the time of the block."""
-    with tempfile.TemporaryDirectory(prefix="mount-") as directory:
-        mount(source, directory, fstype, options)
-        try:
-            yield Path(directory)
-        finally:
-            ensure_unmounted(directory)

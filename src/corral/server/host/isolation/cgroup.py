@@ -388,17 +388,6 @@ class Cgroup:
                 found.update(map(int, Path(directory, "cgroup.procs").read_text().split()))
         return sorted(found)
 
-    def kill_all(self) -> None:
-        """Kill every process, frozen ones too."""
-        if self.unified is not None and (self.unified / "cgroup.kill").exists():
-            (self.unified / "cgroup.kill").write_text("1")
-        for pid in self.list_processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, 9)
-        if "freezer" in self.v1:
-            with contextlib.suppress(OSError):
-                self.write("freezer", "freezer.state", "THAWED")
-
 
 def find_container_cgroup(hierarchies: Hierarchies, get_path: Callable[[str | None], str]) -> Cgroup:
     """The directories of a container whose monitor answers `get_path(controller)` (liblxc_socket's get_cgroup).

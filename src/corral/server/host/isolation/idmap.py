@@ -77,12 +77,3 @@ def _largest(path: Path, word: str) -> IdRange:
             f"to {path} and restart the daemon, or make the container privileged"
         )
     return usable[0]
-
-
-def current_namespace_ranges() -> list[IdRange]:
-    """The ids that exist in the caller's own user namespace."""
-    ranges = []
-    for line in Path("/proc/self/uid_map").read_text().splitlines():
-        inside, _, size = map(int, line.split())
-        ranges.append(IdRange(inside, size))
-    return ranges

@@ -46,8 +46,6 @@ IFF_UP = 1
 IFF_BROADCAST = 2
 IFF_LOOPBACK = 8
 IFF_POINTOPOINT = 16
-IFF_RUNNING = 64
-IFF_MULTICAST = 4096
 
 MACVLAN_BRIDGE = 4
 SCOPE_GLOBAL, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
@@ -304,10 +302,6 @@ class Netlink:
         if mtu:
             # Only an MTU that is set afterwards survives the joining of ports.
             self.set_mtu(name, mtu)
-
-    def create_dummy(self, name: str, *, mac: str = "", mtu: int = 0) -> None:
-        """Create a dummy interface, down."""
-        self._create(name, "dummy", b"", mac=mac, mtu=mtu)
 
     def create_vlan(self, name: str, parent: str, vlan: int, *, mac: str = "") -> None:
         """Create a VLAN interface on a parent, down."""

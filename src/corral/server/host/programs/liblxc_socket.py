@@ -186,10 +186,6 @@ class Monitor:
         """A new descriptor of the container's devpts mount (a directory)."""
         return self._get_fd(Command.GET_DEVPTS_FD)
 
-    def get_seccomp_notify_fd(self) -> int:
-        """A new descriptor of the seccomp listener."""
-        return self._get_fd(Command.GET_SECCOMP_NOTIFY_FD)
-
     def open_console(self) -> Console:
         """Attach to the console.
 

@@ -33,11 +33,6 @@ def blocks_signal(pid: int, number: int) -> bool:
     return bool(int(read_status(pid)["SigBlk"], 16) >> (number - 1) & 1)
 
 
-def catches_signal(pid: int, number: int) -> bool:
-    """Whether the process has a handler for a signal."""
-    return bool(int(read_status(pid)["SigCgt"], 16) >> (number - 1) & 1)
-
-
 def choose_halt_signal(init_pid: int) -> int:
     """The signal that asks an init to power off: SIGRTMIN+3 for systemd, else SIGPWR."""
     # glibc keeps the first two real-time signals; SIGRTMIN here is the one programs see.
@@ -51,27 +46,11 @@ def get_start_ticks(pid: int) -> int:
     return int(text[text.rindex(")") + 2 :].split()[19])
 
 
-def is_program(pid: int, needle: str) -> bool:
-    """Whether a living process has `needle` among its arguments; used before a pid from a file is trusted."""
-    try:
-        return any(needle in argument for argument in get_command_line(pid))
-    except OSError:
-        return False
-
-
 def list_pids() -> Iterator[int]:
     """All processes."""
     for name in os.listdir("/proc"):
         if name.isdigit():
             yield int(name)
-
-
-def read_pid_file(path: str | Path) -> int | None:
-    """The number in a pid file, or None."""
-    try:
-        return int(Path(path).read_text().split()[0])
-    except (OSError, ValueError, IndexError):
-        return None
 
 
 def terminate(pid: int, *, grace_s: float = 3.0) -> None:
