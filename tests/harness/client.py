@@ -22,7 +22,7 @@ class Client:
         self._environment = daemon.environment
 
     def run(
-        self, *args: str | Path, stdin: str | bytes | None = None, timeout_s: float = 60.0
+        self, *args: str | Path, stdin: str | bytes | None = None, timeout_s: float = 120.0
     ) -> subprocess.CompletedProcess[bytes]:
         """Run it to its end."""
         feed = stdin.encode() if isinstance(stdin, str) else stdin
@@ -33,10 +33,10 @@ class Client:
             stdin=subprocess.DEVNULL if feed is None else None,
             capture_output=True,
             check=False,
-            timeout=timeout_s,
+            timeout=timeout_s * PATIENCE,
         )
 
-    def __call__(self, *args: str | Path, stdin: str | bytes | None = None, timeout_s: float = 60.0) -> str:
+    def __call__(self, *args: str | Path, stdin: str | bytes | None = None, timeout_s: float = 120.0) -> str:
         """Run it, demand success, and return its standard output."""
         done = self.run(*args, stdin=stdin, timeout_s=timeout_s)
         assert done.returncode == 0, f"lxc {args} exited with {done.returncode}: {done.stderr.decode()}"
@@ -78,7 +78,7 @@ class Terminal:
     def __exit__(self, *_: object) -> None:
         if self._process.poll() is None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(60)
         os.close(self._master)
 
     def resize(self, rows: int, columns: int) -> None:

@@ -146,7 +146,7 @@ class Daemon:
         finally:
             if self.running:
                 self._process.kill()
-                self._process.wait(10)
+                self._process.wait(60)
             self._disconnect()
 
     def empty(self) -> None:

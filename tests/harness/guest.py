@@ -113,11 +113,11 @@ class Guest:
     def close(self) -> None:
         """End the process; connections stay open."""
         self._channel.close()
-        self._process.wait(10)
+        self._process.wait(60)
         if self._process.stderr is not None:
             self._process.stderr.close()
 
-    def connect(self, timeout_s: float = 10.0) -> socket.socket:
+    def connect(self, timeout_s: float = 30.0) -> socket.socket:
         """A connection to the guest API; OSError where the guest cannot have one."""
         self._channel.sendall(b".")
         message, controls, _, _ = self._channel.recvmsg(1, socket.CMSG_SPACE(4))

@@ -94,7 +94,7 @@ def snapshot(daemons: list[Daemon]) -> Counter[str]:
     return found
 
 
-def added_since(before: Counter[str], daemons: list[Daemon], patience_s: float = 5.0) -> list[str]:
+def added_since(before: Counter[str], daemons: list[Daemon], patience_s: float = 20.0) -> list[str]:
     """What is there now and was not before; waits for what ends by itself in the background."""
     deadline = time.monotonic() + patience_s * PATIENCE
     while True:

@@ -223,7 +223,7 @@ def test_a_proxy_to_the_container(lxc: Client, make_instance: Make, tmp_path: Pa
 
         def answer() -> bytes:
             with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
-                client.settimeout(5)
+                client.settimeout(30)
                 client.connect(str(path))
                 client.sendall(b"x" * 100_000)
                 client.shutdown(socket.SHUT_WR)
@@ -262,7 +262,7 @@ def test_a_proxy_to_a_socket_file_in_the_container(lxc: Client, api: Api, make_i
             assert server.stdout is not None
             assert server.stdout.readline() == b"ready\n"
             with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(5)
+                client.settimeout(30)
                 client.connect(str(path))
                 client.sendall(b"hello")
                 assert client.recv(100) == b"hello"

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +12,7 @@ import pytest
 
 from harness import programs
 from harness.daemon import Daemon
-from harness.waiting import until
-
-ANSWER_S = 2.0
-"""What another client waits at most while the daemon is under strain."""
+from harness.waiting import soon, until
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +43,8 @@ def path_of(daemon: Daemon) -> str:
 
 
 def assert_answers(daemon: Daemon) -> None:
-    started = time.monotonic()
-    with daemon.api(10) as api:
+    with soon("another client is answered"), daemon.api() as api:
         assert api.get("/1.0")["api_version"] == "1.0"
-    assert time.monotonic() - started < ANSWER_S
 
 
 async def test_slow_and_half_open_clients(daemon: Daemon) -> None:
@@ -116,18 +110,24 @@ async def test_huge_headers_and_nonsense_are_refused(daemon: Daemon) -> None:
     await asyncio.to_thread(assert_answers, daemon)
 
 
+def processor_time(daemon: Daemon) -> float:
+    """How many seconds the daemon has worked; what it waited for others on a busy machine does not count."""
+    fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_ten_thousand_requests_a_minute(daemon: Daemon) -> None:
-    """Five seconds at that rate from eight connections, while another client is answered all the time."""
+    """Those of five seconds from eight connections take less time of a processor than that; others are answered."""
     statuses: list[int] = []
 
     def work(share: int) -> None:
-        with daemon.api(30) as api:
+        with daemon.api() as api:
             for number in range(share):
                 status, _, content = api.raw("GET", f"/1.0/profiles?recursion=1&x={number}")
                 json.loads(content)
                 statuses.append(status)
 
-    started = time.monotonic()
+    before_s = processor_time(daemon)
     threads = [threading.Thread(target=work, args=(105,)) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -136,7 +136,7 @@ def test_ten_thousand_requests_a_minute(daemon: Daemon) -> None:
     for thread in threads:
         thread.join()
     assert statuses == [200] * 840
-    assert time.monotonic() - started < 5
+    assert processor_time(daemon) - before_s < 5
 
 
 def test_uploads_that_break_off_leave_nothing(daemon: Daemon) -> None:

@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from corral.server.rest.guest_crowd import BURST, RATE_PER_S
 from harness.api import Api, ApiError
 from harness.daemon import Daemon
 from harness.guest import Guest
-from harness.waiting import until
+from harness.waiting import soon, until
 
 PRIVILEGED = {"security.privileged": "true"}
 
@@ -64,7 +65,7 @@ def test_the_name_of_a_process_counts_for_nothing(api: Api, make_instance: Calla
 
 def test_the_host_is_no_guest(daemon: Daemon, two: tuple[Guest, Guest]) -> None:
     with socket.socket(socket.AF_UNIX) as end:
-        end.settimeout(5)
+        end.settimeout(30)
         end.connect(str(daemon.state_dir / "devlxd" / "sock"))
         end.sendall(b"GET /1.0/config/user.me HTTP/1.1\r\nHost: lxd\r\n\r\n")
         answer = end.recv(4096)
@@ -157,10 +158,9 @@ def test_guest_that_does_not_read(api: Api, two: tuple[Guest, Guest], make_insta
         try:
             for end in ends:
                 end.sendall(b"GET /1.0/config/user.big HTTP/1.1\r\nHost: lxd\r\n\r\n" * 20)
-            began = time.monotonic()
-            assert [me(guest) for guest in two] == ["one", "other"]
-            assert api.get(f"/1.0/instances/{name}")["status"] == "Running"
-            assert time.monotonic() - began < 5
+            with soon("others are answered"):
+                assert [me(guest) for guest in two] == ["one", "other"]
+                assert api.get(f"/1.0/instances/{name}")["status"] == "Running"
         finally:
             for end in ends:
                 end.close()
@@ -187,20 +187,20 @@ def test_guest_that_asks_without_end(api: Api, two: tuple[Guest, Guest]) -> None
     one, other = two
     request = b"GET /1.0/config/user.me HTTP/1.1\r\nHost: lxd\r\n\r\n"
     ends = [one.connect() for _ in range(10)]
+    began = time.monotonic()
     try:
         for end in ends:
             end.sendall(request * 100)
-        began = time.monotonic()
-        for _ in range(20):
-            assert me(other) == "other"
-        assert time.monotonic() - began < 5
+        with soon("another guest is answered"):
+            for _ in range(20):
+                assert me(other) == "other"
         answered = 0
         for end in ends:
             end.settimeout(0.05)
             with contextlib.suppress(TimeoutError):
                 while data := end.recv(65536):
                     answered += data.count(b"HTTP/1.1 200")
-        assert 0 < answered < 1000
+        assert 0 < answered <= BURST + RATE_PER_S * (time.monotonic() - began)
     finally:
         for end in ends:
             end.close()

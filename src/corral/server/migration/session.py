@@ -18,9 +18,9 @@ from corral.server.migration.wire import Control, Header
 from corral.server.outbound.http import Outbound
 
 NAMES = ("control", "fs")
-CONNECT_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 30.0
 HEADER_TIMEOUT_S = 60.0
-FAREWELL_S = 2.0
+FAREWELL_S = 10.0
 _MAX_INDEX = 64 << 20
 
 

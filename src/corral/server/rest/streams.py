@@ -16,8 +16,8 @@ from corral.server.host.programs import fdio
 from corral.server.host.threads import in_thread_abandonable
 from corral.server.instances.sessions.channels import Connections
 from corral.server.instances.sessions.websockets import WebsocketChannel
+from corral.server.rest import websocket
 
-PING_S = 10.0
 MAX_MESSAGE = 64 * 1024 * 1024
 WRITE_SIZE = 512 * 1024
 CLOSE_TIMEOUT_S = 2.0
@@ -30,18 +30,11 @@ async def serve_channel(connections: Connections, name: str, raw: web.BaseReques
     # No deadline for pongs: a client that does not read for a while, as in a pager, is not gone.
     socket = web.WebSocketResponse(compress=False, max_msg_size=MAX_MESSAGE, timeout=CLOSE_TIMEOUT_S)
     await socket.prepare(raw)
-    async with alongside("websocket keepalive", _ping(socket)):
+    async with alongside("websocket keepalive", websocket.keep_alive(socket)):
         await connections.serve(name, WebsocketChannel(socket))
     with contextlib.suppress(ConnectionError, RuntimeError):
         await socket.close()
     return socket
-
-
-async def _ping(socket: web.WebSocketResponse) -> None:
-    with contextlib.suppress(ConnectionError, RuntimeError):
-        while True:
-            await socket.ping(b"keepalive")
-            await asyncio.sleep(PING_S)
 
 
 async def copy_to(raw: web.BaseRequest, file: IO[bytes], size: int) -> int:

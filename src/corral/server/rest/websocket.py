@@ -1,6 +1,7 @@
 """Websockets of the API: accepted from a request, without compression, with LXD's keepalive."""
 
 import asyncio
+import contextlib
 
 import msgspec
 from aiohttp import WSMsgType, web
@@ -9,14 +10,24 @@ from corral.server.background import alongside
 from corral.server.events.bus import Listener
 
 KEEPALIVE_S = 10.0
+SILENCE_S = 60.0
+"""After how long without a sign of life, pongs included, a peer is asked once more; half as long it has for that."""
 MAX_MESSAGE = 16 * 1024 * 1024
 
 
 async def accept(raw: web.BaseRequest, max_message: int = MAX_MESSAGE) -> web.WebSocketResponse:
-    """Upgrade a request. aiohttp pings every `KEEPALIVE_S` and closes when the peer is gone."""
-    socket = web.WebSocketResponse(compress=False, max_msg_size=max_message, heartbeat=KEEPALIVE_S, autoclose=True)
+    """Upgrade a request. aiohttp closes when the peer is gone, though not that of a client which is only slow."""
+    socket = web.WebSocketResponse(compress=False, max_msg_size=max_message, heartbeat=SILENCE_S, autoclose=True)
     await socket.prepare(raw)
     return socket
+
+
+async def keep_alive(socket: web.WebSocketResponse) -> None:
+    """Ping without end, so that nothing between the peers takes the connection for idle."""
+    with contextlib.suppress(ConnectionError, RuntimeError):
+        while True:
+            await socket.ping(b"keepalive")
+            await asyncio.sleep(KEEPALIVE_S)
 
 
 async def send_events(
@@ -27,7 +38,7 @@ async def send_events(
     Who does not take an event within `timeout_s` is cut off; `max_message` bounds what is taken from the other side.
     """
     socket = await accept(raw, max_message)
-    async with alongside("events", _send(raw, socket, listener, timeout_s)):
+    async with alongside("events", _send(raw, socket, listener, timeout_s), keep_alive(socket)):
         async for message in socket:
             if message.type in (WSMsgType.CLOSE, WSMsgType.ERROR):
                 break

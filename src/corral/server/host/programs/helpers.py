@@ -16,6 +16,7 @@ from corral.server.host.threads import in_thread
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from corral.helper import {name}; {name}.main()"
 _START_TIMEOUT_S = 20.0
 _END_TIMEOUT_S = 5.0
+_KILL_TIMEOUT_S = 30.0
 
 
 async def start(name: str, setup: Mapping[str, Any], fds: Sequence[int], pid_file: Path) -> None:
@@ -61,6 +62,9 @@ async def stop(pid_file: Path) -> None:
                 await pidfd.wait_exit(fd, _END_TIMEOUT_S)
             except TimeoutError:
                 pidfd.kill_and_forget(fd)
+                # What it holds, such as an address that it listens on, is free only when it is gone.
+                with contextlib.suppress(TimeoutError):
+                    await pidfd.wait_exit(fd, _KILL_TIMEOUT_S)
         finally:
             os.close(fd)
     await in_thread(pid_file.unlink, missing_ok=True)

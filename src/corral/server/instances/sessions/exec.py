@@ -40,7 +40,7 @@ from corral.server.operations import model as operations
 
 log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 30.0
 DRAIN_S = 2.0
 """How long the terminal of a command that has ended must be quiet to be done, where what the command left behind holds
 it open."""
