@@ -26,6 +26,7 @@ from corral.server.instances.model import Instance, InstanceType
 from corral.server.instances.store import NewInstance
 from corral.server.projects import permissions
 from corral.server.rollback import Rollback, together
+from corral.server.storage import store as storage
 from corral.server.storage import volumes
 from corral.server.storage.model import Volume
 
@@ -231,6 +232,7 @@ def _prepare_directory(context: Context, instance: Instance, volume: Volume, emp
 def _finish(
     tx: Tx, instance: Instance, volatile: Mapping[str, str | None], volume: Volume, filling: Filling
 ) -> Instance:
+    storage.mark_volume(tx, volume.id, "")
     store.set_config(tx, instance.id, volatile)
     filling.note(tx, instance, volume)
     return store.finish_instance(tx, instance.id)

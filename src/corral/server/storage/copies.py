@@ -47,8 +47,8 @@ async def create_copy(  # noqa: PLR0913  (what a copy is made of and where it go
     `config` a `size` is the limit of an instance's volume.
     """
     source = origin.volume
-    pool = await pools.get_usable(context, pool_name)
     pools.check_usable(context, source.pool)
+    pool = source.pool if source.pool.name == pool_name else await pools.get_usable(context, pool_name)
     wanted = dict(config if config is not None else source.config)
     draft = volumes.draft(pool, project, name, source.type, wanted, source.description)
     size = keys.quota_of(wanted, pool.config, source.type)

@@ -174,16 +174,17 @@ async def create_empty(  # noqa: PLR0913  (the shape that instances were promise
 async def finish(context: Context, volume: Volume, note: Callable[[Tx, Volume], None] | None = None) -> None:
     """Mark a volume as whole; `note` writes what else belongs to it.
 
-    An instance's volume alone is not waited for: its instance is finished by another transaction, and swept with it
-    before.
+    Without one an instance's volume stays in the making as its instance does, and is marked with it (`create`).
     """
+    if volume.type.is_instance and note is None:
+        return
 
     def mark(tx: Tx) -> None:
         store.mark_volume(tx, volume.id, "")
         if note is not None:
             note(tx, volume)
 
-    await (context.db.write_behind if volume.type.is_instance and note is None else context.db.write)(mark)
+    await context.db.write(mark)
 
 
 def insert(tx: Tx, planned: Volume) -> Volume:
