@@ -12,7 +12,7 @@ from corral.errors import InvalidRequest
 _BYTE_SUFFIXES = {
     "": 1,
     "B": 1,
-    "bytes": 1,
+    " bytes": 1,
     "kB": 10**3,
     "MB": 10**6,
     "GB": 10**9,
@@ -42,7 +42,7 @@ _BIT_SUFFIXES = {
     "Pibit": 2**50,
     "Eibit": 2**60,
 }
-_QUANTITY = re.compile(r"(-?[0-9]+)\s*([A-Za-z]*)")
+_QUANTITY = re.compile(r"([0-9]+)( ?[A-Za-z]*)")
 
 TRUE_WORDS = frozenset({"true", "1", "yes", "on"})
 FALSE_WORDS = frozenset({"false", "0", "no", "off"})
@@ -51,14 +51,14 @@ FALSE_WORDS = frozenset({"false", "0", "no", "off"})
 def _parse_quantity(text: str, suffixes: dict[str, int], noun: str) -> int:
     if text == "":
         return 0
-    match = _QUANTITY.fullmatch(text.strip())
+    match = _QUANTITY.fullmatch(text)
     if match is None:
         raise InvalidRequest(f"Invalid value: {text}")
     factor = suffixes.get(match[2])
     if factor is None:
         raise InvalidRequest(f"Invalid value: {text} ({match[2]!r} is no suffix of a {noun})")
     value = int(match[1]) * factor
-    if not -(2**63) <= value < 2**63:
+    if value >= 2**63:
         raise InvalidRequest(f"Value is too large: {text}")
     return value
 
@@ -109,7 +109,7 @@ def parse_boolean(text: str) -> bool:
         return True
     if word in FALSE_WORDS or word == "":
         return False
-    raise InvalidRequest(f"Invalid value for a boolean {text!r}")
+    raise InvalidRequest(f'Invalid value for a boolean "{text}"')
 
 
 def parse_id_ranges(text: str) -> list[int]:

@@ -18,14 +18,16 @@ from corral.errors import InvalidRequest
         ("1KiB", 1024),
         ("2GB", 2 * 10**9),
         ("5GiB", 5 * 2**30),
-        ("1 MiB", 2**20),
+        ("7 bytes", 7),
     ],
 )
 def test_parse_size(text: str, size: int) -> None:
     assert units.parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["x", "10XB", "1.5GB", "GB", "10 GB extra", "9999999EiB", "10gib"])
+@pytest.mark.parametrize(
+    "text", ["x", "10XB", "1.5GB", "GB", "10 GB extra", "9999999EiB", "10gib", "1 MB", " 1", "1 ", "-1"]
+)
 def test_parse_size_refuses(text: str) -> None:
     with pytest.raises(InvalidRequest):
         units.parse_size(text)

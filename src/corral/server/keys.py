@@ -27,23 +27,22 @@ class KeyType(Generic[T]):
 
 
 def _integer(text: str) -> int:
-    if not re.fullmatch(r"-?[0-9]+", text) or abs(int(text)) >= 2**63:
-        raise InvalidRequest(f"Invalid value for an integer {text!r}")
+    if not re.fullmatch(r"[+-]?[0-9]+", text) or not -(2**63) <= int(text) < 2**63:
+        raise InvalidRequest(f'Invalid value for an integer "{text}"')
     return int(text)
 
 
 def _unsigned(text: str) -> int:
     value = _integer(text)
-    if value < 0:
-        raise InvalidRequest(f"Invalid value for an unsigned integer {text!r}")
+    if not text[0].isdigit():
+        raise InvalidRequest(f'Invalid value for an unsigned integer "{text}"')
     return value
 
 
 def _unsigned32(text: str) -> int:
-    value = _unsigned(text)
-    if value >= 1 << 32:
-        raise InvalidRequest(f"Invalid value for uint32 {text!r}: it is 4294967295 at most")
-    return value
+    if not re.fullmatch(r"[0-9]+", text) or int(text) >= 1 << 32:
+        raise InvalidRequest(f'Invalid value for uint32 "{text}": give a whole number from 0 to 4294967295')
+    return int(text)
 
 
 def _line(text: str) -> str:
@@ -95,7 +94,7 @@ def enum(*words: str) -> KeyType[str]:
 
     def parse(text: str) -> str:
         if text not in words:
-            raise InvalidRequest(f"Invalid value {text!r} (not one of {', '.join(words)})")
+            raise InvalidRequest(f'Invalid value "{text}" (not one of {", ".join(words)})')
         return text
 
     return KeyType("one of " + ", ".join(words), parse)
@@ -107,7 +106,7 @@ def integer_between(low: int, high: int) -> KeyType[int]:
     def parse(text: str) -> int:
         value = _integer(text)
         if not low <= value <= high:
-            raise InvalidRequest(f"Value {text} is not between {low} and {high}")
+            raise InvalidRequest(f'Invalid value "{text}". Must be between {low} and {high}')
         return value
 
     return KeyType("integer", parse)
@@ -119,7 +118,7 @@ def matching(pattern: str, noun: str) -> KeyType[str]:
 
     def parse(text: str) -> str:
         if compiled.fullmatch(text) is None:
-            raise InvalidRequest(f"Invalid {noun} {text!r}")
+            raise InvalidRequest(f'Invalid {noun} "{text}"')
         return text
 
     return KeyType(noun, parse)

@@ -15,7 +15,7 @@ from corral.server.devices.volume_disks import Source
 from corral.server.host.filesystems import blockdev, mount
 from corral.server.host.filesystems.openat2 import RESOLVE_BENEATH, openat2
 from corral.server.host.threads import in_thread
-from corral.server.keys import BOOL, SIZE, UNSIGNED
+from corral.server.keys import BOOL, SIZE, UNSIGNED32
 from corral.server.projects import restrictions
 from corral.server.projects import store as projects
 from corral.server.storage import store as storage
@@ -45,7 +45,7 @@ _CHECKS = {
     "size": SIZE.parse,
     "size.state": SIZE.parse,
     "propagation": _propagation,
-    "boot.priority": UNSIGNED.parse,
+    "boot.priority": UNSIGNED32.parse,
 }
 
 
@@ -165,7 +165,7 @@ def _check_combinations(config: Mapping[str, str]) -> None:
         raise InvalidRequest("Only the root disk may have a size quota")
     if config.get("size.state") and path != "/":
         raise InvalidRequest("Only the root disk may have a migration size quota")
-    if config.get("recursive") and path == "/":
+    if config.get("recursive") and (path == "/" or config.get("pool")):
         raise InvalidRequest("The recursive option is only supported for additional bind-mounted paths")
     if units.is_true(config.get("recursive")) and units.is_true(config.get("readonly")):
         raise InvalidRequest("Recursive read-only bind-mounts aren't currently supported by the kernel")
@@ -235,6 +235,10 @@ async def _source_of(device: DeviceContext) -> Source | None:
         raise InvalidRequest(
             f'Failed to start device "{device.device}": Config drives are for virtual machines; containers read '
             "cloud-init's seed from their templates"
+        )
+    if not config.get("path"):
+        raise InvalidRequest(
+            f'Failed to start device "{device.device}": A disk of a container needs a "path" inside it'
         )
     source, beneath = await _allowed_source(device, source)
     shifted = units.is_true(config.get("shift")) and not device.privileged

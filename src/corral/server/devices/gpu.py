@@ -7,7 +7,8 @@ from pathlib import Path
 from corral.errors import InvalidRequest
 from corral.server.devices import gpu_mig, nodes
 from corral.server.devices.followers import NodeDevice
-from corral.server.devices.model import Attachment, Check, DeviceContext, anything, check_hardware_id, check_keys
+from corral.server.devices.machine_only import MachineDevice
+from corral.server.devices.model import Attachment, Check, DeviceContext, anything, check_hardware_id, check_pci_address
 from corral.server.devices.nodes import Node
 from corral.server.devices.unix import OWNER_CHECKS
 from corral.server.host.sysfs import read_text
@@ -18,14 +19,16 @@ _IDENTITY: dict[str, Check] = {
     "vendorid": check_hardware_id,
     "productid": check_hardware_id,
     "id": anything,
-    "pci": anything,
+    "pci": check_pci_address,
     "gputype": anything,
 }
-_CHECKS: dict[str, dict[str, Check]] = {
-    "physical": {**_IDENTITY, **OWNER_CHECKS},
-    "mdev": {**_IDENTITY, "mdev": anything},
-    "mig": {**_IDENTITY, "mig.uuid": anything, "mig.gi": anything, "mig.ci": anything},
-    "sriov": _IDENTITY,
+_PHYSICAL_CHECKS: dict[str, Check] = {**_IDENTITY, **OWNER_CHECKS}
+_MDEV_CHECKS: dict[str, Check] = {**_IDENTITY, "mdev": anything}
+_MIG_CHECKS: dict[str, Check] = {
+    **_IDENTITY,
+    "mig.uuid": gpu_mig.check_uuid,
+    "mig.gi": gpu_mig.check_share,
+    "mig.ci": gpu_mig.check_share,
 }
 
 
@@ -87,7 +90,7 @@ def select(cards: list[Card], config: Mapping[str, str]) -> list[Card]:
     ]
 
 
-def _check_physical(config: Mapping[str, str]) -> None:
+def _check_identity(config: Mapping[str, str]) -> None:
     for key, others in (("pci", ("id", "productid", "vendorid")), ("id", ("pci", "productid", "vendorid"))):
         for other in others if config.get(key) else ():
             if config.get(other):
@@ -110,24 +113,18 @@ def _find(config: Mapping[str, str], name: str) -> list[Node]:
 
 
 PHYSICAL = NodeDevice(
-    _CHECKS["physical"],
+    _PHYSICAL_CHECKS,
     _find,
     "Failed to detect requested GPU device",
     lambda config: True,
     lambda config: None,
-    _check_physical,
+    _check_identity,
 )
-
-
-def _check_kind(config: Mapping[str, str]) -> str:
-    """The kind of share that a config asks for. Raises InvalidRequest for one that containers cannot have."""
-    kind = config.get("gputype") or "physical"
-    if kind not in _CHECKS:
-        raise InvalidRequest(f'Invalid value for device option "gputype": Invalid value "{kind}"')
-    if kind in ("mdev", "sriov"):
-        check_keys(config, _CHECKS[kind])
-        raise InvalidRequest("Unsupported device type")
-    return kind
+MACHINE_GPUS = {
+    "mdev": MachineDevice(_MDEV_CHECKS, ("mdev",), _check_identity),
+    "sriov": MachineDevice(_IDENTITY, (), _check_identity),
+}
+"""The shares of a card that only virtual machines can have, by `gputype`."""
 
 
 class Gpu:
@@ -136,11 +133,14 @@ class Gpu:
     live_keys = frozenset[str]()
 
     def validate(self, config: Mapping[str, str], others: Mapping[str, Mapping[str, str]]) -> None:
-        if _check_kind(config) == "physical":
+        kind = config.get("gputype") or "physical"
+        if kind == "physical":
             PHYSICAL.validate(config, others)
+        elif kind == "mig":
+            _check_identity(config)
+            gpu_mig.check(config, _MIG_CHECKS)
         else:
-            _check_physical(config)
-            gpu_mig.check(config, _CHECKS["mig"])
+            raise InvalidRequest(f'Invalid value for device option "gputype": Invalid value "{kind}"')
 
     async def prepare(self, device: DeviceContext) -> Mapping[str, str | None]:
         return {}

@@ -1,10 +1,12 @@
 """MIG devices: isolated shares of an NVIDIA card, passed in by NVIDIA's container tools at the start."""
 
 import csv
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 from corral.errors import InvalidRequest, NotSupported
 from corral.server.devices.model import Attachment, Check, DeviceContext, check_keys
@@ -86,6 +88,20 @@ async def attach(device: DeviceContext, places: Sequence[str], runtime: bool) ->
     except (InvalidRequest, NotSupported) as error:
         raise type(error)(f'Failed to start device "{device.device}": {error}') from error
     return Attachment(nvidia_devices=(name,))
+
+
+def check_uuid(text: str) -> None:
+    """NVIDIA's identity of a share, with or without its prefix."""
+    try:
+        UUID(text.removeprefix("MIG-"))
+    except ValueError as error:
+        raise InvalidRequest("Invalid UUID") from error
+
+
+def check_share(text: str) -> None:
+    """The number of a share."""
+    if re.fullmatch(r"[0-9]+", text) is None or int(text) > 255:
+        raise InvalidRequest(f'Invalid value for an integer "{text}". Must be between 0 and 255')
 
 
 def check(config: Mapping[str, str], checks: Mapping[str, Check]) -> None:

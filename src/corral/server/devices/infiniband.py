@@ -6,7 +6,15 @@ from pathlib import Path
 
 from corral.errors import InvalidRequest
 from corral.server.devices import nodes
-from corral.server.devices.model import Attachment, Check, DeviceContext, anything, check_interface_name, check_keys
+from corral.server.devices.model import (
+    Attachment,
+    Check,
+    DeviceContext,
+    anything,
+    check_interface_name,
+    check_keys,
+    check_mtu,
+)
 from corral.server.devices.nic import veth
 from corral.server.devices.nic.physical import PhysicalNic
 from corral.server.devices.nic.sriov import SriovNic
@@ -31,7 +39,7 @@ _CHECKS: dict[str, Check] = {
     "nictype": _check_nictype,
     "parent": anything,
     "name": check_interface_name,
-    "mtu": anything,
+    "mtu": check_mtu,
     "hwaddr": _check_guid,
 }
 

@@ -246,21 +246,43 @@ def check_mtu(text: str) -> None:
 
 
 def check_ipv4(text: str) -> None:
-    """An IPv4 address or `none`."""
-    if text != "none":
+    """An IPv4 address."""
+    try:
         ipaddress.IPv4Address(text)
+    except ValueError as error:
+        raise InvalidRequest(f'Not an IPv4 address "{text}"') from error
 
 
 def check_ipv6(text: str) -> None:
-    """An IPv6 address or `none`."""
-    if text != "none":
-        ipaddress.IPv6Address(text)
+    """An IPv6 address, and none of IPv4 in another dress."""
+    try:
+        mapped = ipaddress.IPv6Address(text).ipv4_mapped
+    except ValueError as error:
+        raise InvalidRequest(f'Not an IPv6 address "{text}"') from error
+    if mapped is not None:
+        raise InvalidRequest(f'Not an IPv6 address "{text}"')
 
 
-def check_networks(text: str) -> None:
-    """A list of IP networks."""
-    for part in text.split(","):
-        ipaddress.ip_network(part.strip())
+def or_none(check: Check) -> Check:
+    """Also the word `none`."""
+    return lambda text: None if text == "none" else check(text)
+
+
+def check_networks(version: int) -> Check:
+    """A list of networks of an IP version, as in `10.0.0.0/24, 10.1.0.0/16`."""
+
+    def check(text: str) -> None:
+        for part in (one.strip() for one in text.split(",")):
+            if "/" not in part or ipaddress.ip_network(part).version != version:
+                raise InvalidRequest(f'Not an IPv{version} network "{part}"')
+
+    return check
+
+
+def check_pci_address(text: str) -> None:
+    """A place on the PCI bus; the domain may be left out."""
+    if re.fullmatch(r"([0-9a-fA-F]{4}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-9a-fA-F]", text) is None:
+        raise InvalidRequest("Invalid PCI address")
 
 
 def check_device_number(text: str) -> None:
@@ -277,7 +299,7 @@ def check_id(text: str) -> None:
 
 def check_mode(text: str) -> None:
     """Permission bits in octal digits."""
-    if re.fullmatch(r"[0-7]{1,4}", text) is None:
+    if re.fullmatch(r"0*[0-7]{1,4}", text) is None:
         raise InvalidRequest("Invalid value for an octal file mode")
 
 
@@ -288,5 +310,5 @@ def encode_path(text: str) -> str:
 
 def check_hardware_id(text: str) -> None:
     """A vendor or product number of four hexadecimal digits."""
-    if re.fullmatch(r"[0-9a-fA-F]{4}", text) is None:
+    if re.fullmatch(r"[0-9a-f]{4}", text) is None:
         raise InvalidRequest("Invalid value, must be four lower case hex characters")

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 from corral.errors import InvalidRequest
 from corral.server.devices.disk import Disk, is_root_disk
-from corral.server.devices.gpu import Gpu
+from corral.server.devices.gpu import MACHINE_GPUS, Gpu
 from corral.server.devices.infiniband import Infiniband
-from corral.server.devices.later import UnsupportedDevice
+from corral.server.devices.machine_only import PCI_CHECKS, MachineDevice
 from corral.server.devices.model import Device
 from corral.server.devices.nic.bridged import BridgedNic
 from corral.server.devices.nic.ipvlan import IpvlanNic
@@ -22,8 +22,6 @@ from corral.server.devices.proxy import Proxy
 from corral.server.devices.tpm import Tpm
 from corral.server.devices.unix import UNIX_BLOCK, UNIX_CHAR, UNIX_HOTPLUG, USB
 
-_LATER = UnsupportedDevice()
-
 DEVICES: dict[str, Device] = {
     "disk": Disk(),
     "gpu": Gpu(),
@@ -35,7 +33,7 @@ DEVICES: dict[str, Device] = {
     "usb": USB,
     "proxy": Proxy(),
     "infiniband": Infiniband(),
-    "pci": _LATER,
+    "pci": MachineDevice(PCI_CHECKS, ("address",)),
 }
 NETWORKED = NetworkedNic()
 NICS: dict[str, Device] = {
@@ -46,7 +44,6 @@ NICS: dict[str, Device] = {
     "routed": RoutedNic(),
     "ipvlan": IpvlanNic(),
     "sriov": SriovNic(),
-    "ovn": _LATER,
 }
 
 
@@ -55,6 +52,8 @@ def find(config: Mapping[str, str]) -> Device | None:
     kind = config.get("type", "")
     if kind == "nic":
         return NETWORKED if config.get("network") else NICS.get(config.get("nictype", ""))
+    if kind == "gpu" and config.get("gputype") in MACHINE_GPUS:
+        return MACHINE_GPUS[config["gputype"]]
     return DEVICES.get(kind)
 
 
@@ -67,15 +66,21 @@ def get(config: Mapping[str, str]) -> Device:
 
 
 def validate(
-    name: str, config: Mapping[str, str], others: Mapping[str, Mapping[str, str]], kind: str | None = None
+    name: str, config: Mapping[str, str], others: Mapping[str, Mapping[str, str]], *, of_container: bool = False
 ) -> None:
-    """Check a device of an instance or a profile, with all devices of the same owner as `others`."""
+    """Check a device, with all devices of the same owner as `others`; `of_container` is one of a container's own."""
     if len(name) > 64:
         raise InvalidRequest("The maximum device name length is 64 characters")
     check_device_name(name)
     if not config.get("type"):
         raise InvalidRequest(f'Failed loading device "{name}": Missing device type in config')
-    get(config).validate(config, others)
+    try:
+        device = get(config)
+    except InvalidRequest as error:
+        raise InvalidRequest(f'Failed loading device "{name}": {error}') from error
+    if of_container and isinstance(device, MachineDevice):
+        raise InvalidRequest("Unsupported device type")
+    device.validate(config, others)
 
 
 def check_device_name(name: str) -> None:

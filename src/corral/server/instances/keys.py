@@ -48,6 +48,8 @@ def _allowance(text: str) -> str:
 def _cpu(text: str) -> str:
     if re.fullmatch(r"[0-9]+", text) is None and re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", text) is None:
         raise InvalidRequest("Invalid CPU limit syntax")
+    if text.isdecimal() and int(text) >= 2**63:
+        raise InvalidRequest(f"Invalid cpuset value: {text}")
     if not text.isdecimal():
         parts = [part.partition("-") for part in text.split(",")]
         if len(units.parse_id_ranges(text)) != sum(int(last or first) - int(first) + 1 for first, _, last in parts):
@@ -63,15 +65,21 @@ def _set(text: str) -> str:
 
 
 def _yaml(text: str) -> str:
+    # Only read, not made into objects: tags and dates are the guest's business.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
     try:
-        yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        node = loader.get_node() if loader.check_node() else None
     except yaml.YAMLError as error:
         raise InvalidRequest(f"Invalid YAML: {error}") from error
+    finally:
+        loader.dispose()
+    if node is not None and not isinstance(node, yaml.MappingNode) and node.tag != "tag:yaml.org,2002:null":
+        raise InvalidRequest("Invalid YAML: it must be a mapping of keys to values")
     return text
 
 
 def _cloud_config(text: str) -> str:
-    if text.splitlines()[:1] == ["#cloud-config"]:
+    if text == "#cloud-config" or text.startswith("#cloud-config\n"):
         _yaml(text)
     return text
 

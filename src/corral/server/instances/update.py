@@ -8,12 +8,13 @@ import msgspec
 
 from corral import architectures, units
 from corral.api.instances import InstancePatch, InstancePut
-from corral.errors import CorralError, InvalidRequest
+from corral.errors import CorralError, InvalidRequest, NotFound
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.devices import registry
 from corral.server.devices.disk import is_root_disk
 from corral.server.devices.model import Placed
+from corral.server.host.threads import in_thread
 from corral.server.instances import (
     busy,
     expand,
@@ -28,11 +29,12 @@ from corral.server.instances import (
 )
 from corral.server.instances.attachments import device_changes, device_journal, hotplug
 from corral.server.instances.backup import backup_file
+from corral.server.instances.container import raw_lxc
 from corral.server.instances.guest import guest_events
 from corral.server.instances.inventory import Inventory
 from corral.server.instances.limits import live
 from corral.server.instances.model import Instance, devices_dir
-from corral.server.instances.security import apparmor, idmaps
+from corral.server.instances.security import apparmor, idmaps, nvidia
 from corral.server.instances.snapshots import snapshot
 from corral.server.instances.spec import HostFacts, check_io_weight
 from corral.server.instances.store import Change
@@ -176,20 +178,27 @@ def _is_set(old: Instance, new: Instance, key: str) -> bool:
     return bool(value) and value != old.expanded_config.get(key)
 
 
-async def _apply(context: Context, old: Instance, new: Instance, change: Change) -> None:
-    check_change(old, new)
+async def _check_host(context: Context, old: Instance, new: Instance) -> None:
+    """Raise InvalidRequest or NotSupported for what this server could not start."""
     facts.check_privilege(context.member.product, new.expanded_config)
     if new.is_container and _is_set(old, new, keys.LIMITS_DISK_PRIORITY.name):
         check_io_weight(context.parts[HostFacts])
+    if new.is_container and _is_set(old, new, nvidia.KEY):
+        await in_thread(nvidia.check, new.expanded_config)
+    if new.is_container and _is_set(old, new, raw_lxc.KEY):
+        await raw_lxc.check(new.expanded_config[raw_lxc.KEY])
     if any(old.expanded_config.get(key) != new.expanded_config.get(key) for key in apparmor.KEYS):
         await apparmor.check(context, new)
+
+
+async def _apply(context: Context, old: Instance, new: Instance, change: Change) -> None:
+    check_change(old, new)
+    await _check_host(context, old, new)
     changes = device_changes.plan(old, new)
     config = dict(change.config)
     if running.find(context, old) is not None:
         config = device_changes.with_what_runs(old.config, config)
-    for key in device_changes.volatile_to_forget(old, new, changes):
-        if config.get(key) == old.config.get(key):
-            config.pop(key, None)
+    config, new = await device_changes.forget(context, old, new, changes, config)
     if identities.is_another_machine(old, new):
         config[identities.CLOUD_INIT] = identities.new_machine()
     if any(old.expanded_config.get(key) != new.expanded_config.get(key) for key in idmaps.KEYS):
@@ -245,7 +254,7 @@ def _check_places(tx: Tx, project: str, profile: str) -> None:
         if isinstance(kind, Placed):
             try:
                 kind.check_place(tx, config)
-            except InvalidRequest as error:
+            except (InvalidRequest, NotFound) as error:
                 raise InvalidRequest(f'Device validation failed for "{name}": {error}') from error
 
 

@@ -73,7 +73,7 @@ def _check_key(name: str, value: str, kind: InstanceType | None) -> None:
 def _check_combinations(config: Mapping[str, str]) -> None:
     for new, old in _EXCLUSIVE:
         if new in config and old in config:
-            raise InvalidRequest(f"{new} and {old} cannot be set at the same time")
+            raise InvalidRequest(f"Mutually exclusive keys {new} and {old} are set: they are two names of one setting")
 
     def of(*names: str) -> list[str]:
         return [config[name] for name in names if config.get(name)]
@@ -115,6 +115,7 @@ def check_devices(devices: Mapping[str, Mapping[str, str]], kind: InstanceType |
             raise InvalidRequest(f"Failed detecting root disk device: {error}") from error
     for name, device in devices.items():
         try:
-            registry.validate(name, device, devices, kind.value if kind is not None else None)
+            own = kind is InstanceType.CONTAINER and not expanded
+            registry.validate(name, device, devices, of_container=own)
         except InvalidRequest as error:
             raise InvalidRequest(f'Device validation failed for "{name}": {error}') from error

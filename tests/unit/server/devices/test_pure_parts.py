@@ -210,6 +210,10 @@ def test_what_the_host_answers_for_with_ipvlan_nics() -> None:
     assert ipvlan.announced(addresses | {"mode": "l2"}) == []
 
 
+IPVLAN = {"type": "nic", "nictype": "ipvlan", "parent": "eth0"}
+UUID = "b7d3c1a0-1111-2222-3333-444455556666"
+
+
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
@@ -217,7 +221,25 @@ def test_what_the_host_answers_for_with_ipvlan_nics() -> None:
         ({"type": "nic", "nictype": "routed", "ipv4.routes": "10.0.0.0/8"}, "requires ipv4.address"),
         ({"type": "nic", "nictype": "routed", "ipv4.address": "1.2.3.4,1.2.3.4"}, "Duplicate address"),
         ({"type": "nic", "nictype": "macvlan"}, "parent"),
-        ({"type": "nic", "nictype": "ipvlan", "parent": "eth0", "mode": "l4"}, "not one of"),
+        ({"type": "nic", "nictype": "ipvlan", "parent": "eth0", "mode": "l4"}, "Must be one of"),
+        ({**IPVLAN, "ipv4.address": "192.0.2.1/24"}, "Not an IPv4 address"),
+        ({**IPVLAN, "ipv4.address": "::1"}, "Not an IPv4 address"),
+        ({**IPVLAN, "ipv4.gateway": "192.0.2.1"}, "Invalid gateway"),
+        ({**IPVLAN, "mode": "l2", "ipv4.gateway": "auto"}, "Not an IPv4 address"),
+        ({**IPVLAN, "mode": "l2", "ipv4.address": "192.0.2.1/33"}, "Not an IPv4 address"),
+        ({"type": "nic", "nictype": "routed", "ipv4.host_address": "fe80::1"}, "Not an IPv4 address"),
+        ({"type": "nic", "nictype": "routed", "ipv6.address": "::ffff:1.2.3.4"}, "Not an IPv6 address"),
+        ({"type": "nic", "nictype": "p2p", "ipv4.routes": "10.0.0.1"}, "Not an IPv4 network"),
+        ({"type": "nic", "nictype": "p2p", "ipv6.routes": "10.0.0.0/8"}, "Not an IPv6 network"),
+        ({"type": "nic", "nictype": "p2p", "ipv4.routes": "10.0.0.1/8"}, "has host bits set"),
+        ({"type": "nic", "nictype": "ovn"}, "Unsupported device type"),
+        ({"type": "nic", "nictype": "sriov", "parent": "eth0", "gvrp": "true"}, "Invalid device option"),
+        ({"type": "disk", "pool": "default", "source": "v", "path": "/v", "recursive": "true"}, "recursive"),
+        ({"type": "infiniband", "parent": "ib0", "nictype": "physical", "mtu": "70"}, "Out of MTU range"),
+        ({"type": "pci"}, "address"),
+        ({"type": "pci", "address": "0000:01:00"}, "Invalid PCI address"),
+        ({"type": "gpu", "pci": "1"}, "Invalid PCI address"),
+        ({"type": "usb", "vendorid": "ABCD"}, "lower case"),
         ({"type": "nic", "nictype": "sriov", "parent": "eth0", "host_name": "x1"}, "Invalid device option"),
         ({"type": "infiniband", "parent": "ib0"}, "nictype"),
         ({"type": "infiniband", "parent": "ib0", "nictype": "physical", "hwaddr": "00:11"}, "8 or 20 byte"),
@@ -226,17 +248,39 @@ def test_what_the_host_answers_for_with_ipvlan_nics() -> None:
         ({"type": "unix-hotplug"}, "vendorid or a productid"),
         ({"type": "usb", "vendorid": "xyz"}, "hex"),
         ({"type": "tpm", "path": "/dev/tpm0"}, "Failed to validate config"),
-        ({"type": "gpu", "gputype": "mdev"}, "Unsupported device type"),
+        ({"type": "gpu", "gputype": "mdev"}, "mdev"),
         ({"type": "gpu", "gputype": "x"}, "gputype"),
         ({"type": "gpu", "pci": "00:01.0", "id": "1"}, 'Cannot use "id"'),
         ({"type": "gpu", "gputype": "mig"}, "mig.uuid"),
-        ({"type": "gpu", "gputype": "mig", "mig.uuid": "x", "mig.gi": "1"}, 'Cannot use "mig.gi"'),
-        ({"type": "gpu", "gputype": "sriov"}, "Unsupported device type"),
+        ({"type": "gpu", "gputype": "mig", "mig.uuid": f"MIG-{UUID}", "mig.gi": "1"}, 'Cannot use "mig.gi"'),
+        ({"type": "gpu", "gputype": "mig", "mig.uuid": "x"}, "Invalid UUID"),
+        ({"type": "gpu", "gputype": "mig", "mig.gi": "256", "mig.ci": "0"}, "between 0 and 255"),
+        ({"type": "gpu", "gputype": "sriov", "uid": "5"}, "Invalid device option"),
     ],
 )
 def test_configs_that_are_refused(config: dict[str, str], reason: str) -> None:
     with pytest.raises(InvalidRequest, match=reason):
         registry.validate("x", config, {"x": config})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"type": "pci", "address": "0000:01:00.0"},
+        {"type": "gpu", "gputype": "mdev", "mdev": "i915-GVTg_V5_4", "id": "0"},
+        {"type": "gpu", "gputype": "sriov", "pci": "01:00.0"},
+    ],
+)
+def test_a_container_goes_without_what_only_machines_have(config: dict[str, str]) -> None:
+    registry.validate("x", config, {"x": config})
+    with pytest.raises(InvalidRequest, match="Unsupported device type"):
+        registry.validate("x", config, {"x": config}, of_container=True)
+
+
+def test_tables_for_the_routes_to_ipvlan_nics() -> None:
+    config = {**IPVLAN, "ipv4.address": "192.0.2.1, 192.0.2.2", "ipv4.host_table": "100", "ipv6.address": "2001:db8::1"}
+    assert ipvlan.tables(config) == [("-4", "192.0.2.1/32", "100"), ("-4", "192.0.2.2/32", "100")]
+    assert ipvlan.tables(config | {"mode": "l2"}) == []
 
 
 def fill(root: Path, files: dict[str, str]) -> None:

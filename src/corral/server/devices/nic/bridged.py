@@ -20,12 +20,12 @@ from corral.server.devices.model import (
     check_keys,
     check_mac,
     check_mtu,
-    check_networks,
+    or_none,
 )
 from corral.server.devices.nic import addressing, filters, limits, routes, veth, vlans
 from corral.server.host import sysfs
 from corral.server.host.threads import in_thread
-from corral.server.keys import BOOL, UNSIGNED
+from corral.server.keys import BOOL, UNSIGNED32
 from corral.server.networks import reservations
 from corral.server.networks import store as networks
 from corral.server.networks.model import Network, NetworkType
@@ -41,12 +41,12 @@ _CHECKS: dict[str, Check] = {
     "host_name": check_interface_name,
     "hwaddr": check_mac,
     "mtu": check_mtu,
-    "ipv4.address": check_ipv4,
-    "ipv6.address": check_ipv6,
-    **dict.fromkeys(routes.KEYS, check_networks),
+    "ipv4.address": or_none(check_ipv4),
+    "ipv6.address": or_none(check_ipv6),
+    **routes.CHECKS,
     **limits.CHECKS,
     **dict.fromkeys((*_FILTER_KEYS, "security.port_isolation"), BOOL.parse),
-    "boot.priority": UNSIGNED.parse,
+    "boot.priority": UNSIGNED32.parse,
     "vlan": vlans.check_untagged,
     "vlan.tagged": vlans.check_tagged,
 }
@@ -74,7 +74,9 @@ class BridgedNic:
     def check_place(self, tx: Tx, config: Mapping[str, str]) -> None:
         name = config.get("network") or config.get("parent", "")
         network = networks.find_network(tx, _DEFAULT_PROJECT, name)
-        if network is not None and network.type is NetworkType.BRIDGE:
+        if network is None:
+            addressing.check_unmanaged(config)
+        elif network.type is NetworkType.BRIDGE:
             addressing.check_managed(config, network)
 
     async def prepare(self, device: DeviceContext) -> Mapping[str, str | None]:
@@ -211,7 +213,7 @@ def read_network(tx: Tx, name: str) -> Network:
     try:
         return networks.get_network(tx, _DEFAULT_PROJECT, name)
     except NotFound as error:
-        raise NotFound(f'Error loading network config for "{name}": {error}') from error
+        raise NotFound(f'Failed to load network "{name}" for project "default": {error}') from error
 
 
 def _read_reservable(tx: Tx, device: DeviceContext) -> tuple[Network | None, list[InstanceNic]]:

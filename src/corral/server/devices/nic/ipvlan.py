@@ -1,9 +1,9 @@
 """NICs that share the MAC address of an interface of the host and have IP addresses of their own (ipvlan)."""
 
 import contextlib
-import ipaddress
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 from corral.errors import CommandFailed, InvalidRequest, NotSupported
 from corral.server.devices.model import (
@@ -13,6 +13,8 @@ from corral.server.devices.model import (
     Nic,
     anything,
     check_interface_name,
+    check_ipv4,
+    check_ipv6,
     check_keys,
     check_mac,
     check_mtu,
@@ -20,22 +22,43 @@ from corral.server.devices.model import (
 from corral.server.devices.nic import parents, veth, vlans
 from corral.server.host import sysfs
 from corral.server.host.programs import command
-from corral.server.keys import BOOL, UNSIGNED
+from corral.server.host.threads import in_thread
+from corral.server.keys import BOOL, UNSIGNED32
 
-_MODES = ("l2", "l3s")
+_MODES = ("l3s", "l2")
 _FAMILIES = (("ipv4", 4, 32, 24), ("ipv6", 6, 128, 64))
 """Config prefix, version, and the prefix of an address in the modes l3s and l2."""
 
 
 def _check_mode(text: str) -> None:
     if text not in _MODES:
-        raise InvalidRequest(f'Invalid value "{text}" (not one of {", ".join(_MODES)})')
+        raise InvalidRequest(f"Must be one of: {', '.join(_MODES)}")
 
 
-def _check_addresses(version: int, text: str) -> None:
-    for one in text.split(","):
-        if ipaddress.ip_interface(one.strip()).version != version:
-            raise InvalidRequest(f'Not an IPv{version} address "{one.strip()}"')
+_ADDRESS: dict[int, Check] = {4: check_ipv4, 6: check_ipv6}
+
+
+def _check_addresses(version: int, is_l2: bool, text: str) -> None:
+    for one in (part.strip() for part in text.split(",")):
+        address, slash, length = one.partition("/")
+        _ADDRESS[version](address if is_l2 else one)
+        if is_l2 and slash and not (length.isdecimal() and int(length) <= (32 if version == 4 else 128)):
+            raise InvalidRequest(f'Not an IPv{version} address "{one}"')
+
+
+def _check_gateway(text: str) -> None:
+    if text not in ("none", "auto"):
+        raise InvalidRequest(f"Invalid gateway: {text}")
+
+
+def _checks(mode: str) -> dict[str, Check]:
+    """In the mode l2 the subnets and gateways are those of the parent's network, in l3s the host routes."""
+    is_l2 = mode == "l2"
+    return {
+        **CHECKS,
+        **{f"{family}.address": partial(_check_addresses, version, is_l2) for family, version, *_ in _FAMILIES},
+        **{f"{family}.gateway": _ADDRESS[version] if is_l2 else _check_gateway for family, version, *_ in _FAMILIES},
+    }
 
 
 CHECKS: dict[str, Check] = {
@@ -47,9 +70,7 @@ CHECKS: dict[str, Check] = {
     "mode": _check_mode,
     "vlan": vlans.check_id,
     "gvrp": BOOL.parse,
-    **{f"{family}.address": partial(_check_addresses, version) for family, version, *_ in _FAMILIES},
-    **{f"{family}.gateway": anything for family, *_ in _FAMILIES},
-    **{f"{family}.host_table": UNSIGNED.parse for family, *_ in _FAMILIES},
+    **{f"{family}.host_table": UNSIGNED32.parse for family, *_ in _FAMILIES},
 }
 
 
@@ -87,7 +108,7 @@ class IpvlanNic:
     live_keys = frozenset[str]()
 
     def validate(self, config: Mapping[str, str], others: Mapping[str, Mapping[str, str]]) -> None:
-        check_keys(config, CHECKS, ("parent",))
+        check_keys(config, _checks(config.get("mode", "")), ("parent",))
         veth.check_unique_name(config, others)
 
     async def prepare(self, device: DeviceContext) -> Mapping[str, str | None]:
@@ -100,7 +121,7 @@ class IpvlanNic:
         link, created = await parents.ensure(device, config)
         try:
             await _check_kernel(device.device, link)
-            _check_sysctls(device.device, link, config)
+            await in_thread(_check_sysctls, device.device, link, config, created)
         except BaseException:
             await parents.release(device)
             raise
@@ -108,6 +129,7 @@ class IpvlanNic:
             nic=Nic(settings(config, link, veth.name_of(device))),
             volatile={parents.CREATED: str(created).lower()} if config.get("vlan") else {},
             release=partial(_release, device, config, link),
+            after_start=partial(_route, "replace", config),
         )
 
     async def update(self, device: DeviceContext, old: Mapping[str, str]) -> None:
@@ -139,8 +161,25 @@ def announced(config: Mapping[str, str]) -> list[tuple[str, str, int]]:
     ]
 
 
+def tables(config: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """The routes in tables of the user's: flag of ip(8), address with its length, table."""
+    return [
+        (flag, f"{address}/{length}", table)
+        for flag, address, length in announced(config)
+        if (table := config.get(f"ipv{flag[1]}.host_table", ""))
+    ]
+
+
+async def _route(verb: str, config: Mapping[str, str]) -> None:
+    """Routes to the addresses in the tables of the user's, beside those that liblxc sets in the main one."""
+    for flag, address, table in tables(config):
+        await command.run(["ip", flag, "route", verb, address, "dev", "lo", "table", table])
+
+
 async def _withdraw(link: str, config: Mapping[str, str]) -> None:
     """Take back what liblxc told the host of the addresses: it leaves that, and the next start would fail by it."""
+    with contextlib.suppress(CommandFailed):
+        await _route("delete", config)
     for flag, address, prefix in announced(config):
         with contextlib.suppress(CommandFailed):
             await command.run(["ip", flag, "route", "delete", f"{address}/{prefix}", "dev", "lo"])
@@ -161,13 +200,16 @@ async def _check_kernel(name: str, link: str) -> None:
     await command.run(["ip", "link", "delete", probe])
 
 
-def _check_sysctls(name: str, link: str, config: Mapping[str, str]) -> None:
+def _check_sysctls(name: str, link: str, config: Mapping[str, str], created: bool) -> None:
+    """The parent must forward and answer for others; one that was made here is made to. Raises InvalidRequest."""
     if config.get("mode") == "l2":
         return
     wanted = [("ipv4", "forwarding")] if config.get("ipv4.address") else []
     wanted += [("ipv6", "forwarding"), ("ipv6", "proxy_ndp")] if config.get("ipv6.address") else []
     for family, key in wanted:
-        if sysfs.read_text(f"/proc/sys/net/{family}/conf/{link}/{key}").strip() != "1":
+        if created:
+            Path(f"/proc/sys/net/{family}/conf/{link}/{key}").write_text("1")
+        elif sysfs.read_text(f"/proc/sys/net/{family}/conf/{link}/{key}").strip() != "1":
             raise InvalidRequest(
                 f'Failed to start device "{name}": IPVLAN in L3S mode requires sysctl net.{family}.conf.{link}.{key}=1'
             )

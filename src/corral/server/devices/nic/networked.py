@@ -44,6 +44,7 @@ class NetworkedNic:
         _BRIDGED.validate(config, others)
 
     def check_place(self, tx: Tx, config: Mapping[str, str]) -> None:
+        read_network(tx, config["network"])
         _BRIDGED.check_place(tx, config)
 
     async def prepare(self, device: DeviceContext) -> Mapping[str, str | None]:

@@ -13,11 +13,10 @@ from corral.server.devices.model import (
     check_keys,
     check_mac,
     check_mtu,
-    check_networks,
 )
 from corral.server.devices.nic import limits, routes, veth
 from corral.server.host.threads import in_thread
-from corral.server.keys import UNSIGNED
+from corral.server.keys import UNSIGNED32
 
 _CHECKS: dict[str, Check] = {
     "nictype": anything,
@@ -25,10 +24,10 @@ _CHECKS: dict[str, Check] = {
     "host_name": check_interface_name,
     "hwaddr": check_mac,
     "mtu": check_mtu,
-    "ipv4.routes": check_networks,
-    "ipv6.routes": check_networks,
+    "ipv4.routes": routes.CHECKS["ipv4.routes"],
+    "ipv6.routes": routes.CHECKS["ipv6.routes"],
     **limits.CHECKS,
-    "boot.priority": UNSIGNED.parse,
+    "boot.priority": UNSIGNED32.parse,
 }
 
 

@@ -1,7 +1,9 @@
 """What NICs on a parent interface of the host share: the parent, by name or by a managed network, and its VLAN."""
 
 from collections.abc import Mapping
+from functools import partial
 
+from corral import units
 from corral.errors import InvalidRequest, NotFound
 from corral.server.devices.model import (
     Check,
@@ -15,7 +17,7 @@ from corral.server.devices.model import (
 from corral.server.devices.nic import loans, veth, vlans
 from corral.server.host import sysfs
 from corral.server.host.threads import in_thread
-from corral.server.keys import BOOL, UNSIGNED
+from corral.server.keys import BOOL, UNSIGNED32
 from corral.server.networks import store as networks
 from corral.server.networks.model import NetworkType
 
@@ -26,7 +28,7 @@ CHECKS: dict[str, Check] = {
     "mtu": check_mtu,
     "vlan": vlans.check_id,
     "gvrp": BOOL.parse,
-    "boot.priority": UNSIGNED.parse,
+    "boot.priority": UNSIGNED32.parse,
 }
 _WITH_NETWORK_BANNED = ("nictype", "parent", "mtu", "vlan", "maas.subnet.ipv4", "maas.subnet.ipv6", "gvrp")
 CREATED = "last_state.created"
@@ -53,10 +55,10 @@ async def resolve(device: DeviceContext, kind: NetworkType) -> dict[str, str]:
     try:
         network = await device.context.db.read(networks.get_network, "default", name)
     except NotFound as error:
-        raise NotFound(f'Error loading network config for "{name}": {error}') from error
+        raise NotFound(f'Failed to load network "{name}" for project "default": {error}') from error
     if network.type is not kind:
         raise InvalidRequest(f"Specified network must be of type {kind.value}")
-    for key in ("parent", "vlan", "mtu"):
+    for key in ("parent", "vlan", "mtu", "gvrp"):
         if network.config.get(key):
             config[key] = network.config[key]
     return config
@@ -71,8 +73,9 @@ async def ensure(device: DeviceContext, config: Mapping[str, str]) -> tuple[str,
     if not vlan or sysfs.interface_exists(interface):
         return interface, await in_thread(loans.find_vlan, device) == interface
     await in_thread(loans.note_vlan, device, interface)
+    gvrp = units.is_true(config.get("gvrp"))
     try:
-        created = await in_thread(vlans.ensure_interface, parent, vlan)
+        created = await in_thread(partial(vlans.ensure_interface, parent, vlan, gvrp=gvrp))
     except BaseException:
         await in_thread(loans.forget_vlan, device)
         raise

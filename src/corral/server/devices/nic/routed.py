@@ -1,7 +1,8 @@
 """NICs whose addresses are routed to: the host answers for them on the parent, and is the next hop of the instance."""
 
-import ipaddress
+import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from corral.server.devices.model import (
     Nic,
     anything,
     check_interface_name,
+    check_ipv4,
+    check_ipv6,
     check_keys,
     check_mac,
     check_mtu,
@@ -24,9 +27,9 @@ from corral.server.devices.nic.filters import label_of
 from corral.server.host import sysfs
 from corral.server.host.network import neighbours, nftables
 from corral.server.host.network.netlink import SCOPE_LINK, Netlink, Route
-from corral.server.host.programs import command
+from corral.server.host.programs import command, pidfd
 from corral.server.host.threads import in_thread
-from corral.server.keys import BOOL, UNSIGNED
+from corral.server.keys import BOOL, UNSIGNED32
 
 _FAMILIES = (("ipv4", 4, 32, "169.254.0.1"), ("ipv6", 6, 128, "fe80::1"))
 """Config prefix, version, length of an address, and what the instance sees as its gateway."""
@@ -36,8 +39,7 @@ _DEFAULT_MTU = 1500
 def _check_addresses(version: int, text: str) -> None:
     seen: set[str] = set()
     for one in _split(text):
-        if ipaddress.ip_address(one).version != version:
-            raise InvalidRequest(f'Not an IPv{version} address "{one}"')
+        (check_ipv4 if version == 4 else check_ipv6)(one)
         if one in seen:
             raise InvalidRequest(f'Duplicate address "{one}"')
         seen.add(one)
@@ -60,10 +62,11 @@ CHECKS: dict[str, Check] = {
     "gvrp": BOOL.parse,
     **limits.CHECKS,
     **{f"{family}.gateway": check_gateway for family, *_ in _FAMILIES},
-    **{f"{family}.routes": check_networks for family, *_ in _FAMILIES},
+    **{f"{family}.routes": check_networks(version) for family, version, *_ in _FAMILIES},
     **{f"{family}.address": partial(_check_addresses, version) for family, version, *_ in _FAMILIES},
-    **{f"{family}.host_address": ipaddress.ip_address for family, *_ in _FAMILIES},
-    **{f"{family}.host_table": UNSIGNED.parse for family, *_ in _FAMILIES},
+    "ipv4.host_address": check_ipv4,
+    "ipv6.host_address": check_ipv6,
+    **{f"{family}.host_table": UNSIGNED32.parse for family, *_ in _FAMILIES},
     **{f"{family}.neighbor_probe": BOOL.parse for family, *_ in _FAMILIES},
 }
 
@@ -143,7 +146,7 @@ class RoutedNic:
         )
 
     async def _set_up(self, device: DeviceContext, config: Mapping[str, str], host_name: str, link: str) -> None:
-        await in_thread(_configure, config, host_name)
+        await in_thread(_configure, device.device, config, host_name)
         await nftables.apply(render_filter(_label(device), device.context.member.product.name, host_name))
         if link:
             await _proxy_neighbours("replace", config, link)
@@ -165,10 +168,30 @@ class RoutedNic:
     async def detach(self, device: DeviceContext) -> None:
         config = device.config
         link = vlans.interface_of(config["parent"], config.get("vlan", "")) if config.get("parent") else ""
+        await veth.remove_rest(device)
         await self._undo(device, config, link)
 
     async def remove(self, device: DeviceContext) -> None:
         return
+
+    async def plug(self, device: DeviceContext) -> Mapping[str, str | None]:
+        attachment = await self.attach(device)
+        assert attachment.nic is not None
+        assert attachment.release is not None
+        try:
+            volatile = await veth.plug_attachment(device, attachment)
+            await in_thread(_configure_inside, device, attachment.nic.settings)
+        except BaseException:
+            await in_thread(veth.unplug, attachment.nic.host_name)
+            await attachment.release()
+            raise
+        return volatile
+
+    async def unplug(self, device: DeviceContext) -> None:
+        host_name = veth.host_name_of(device)
+        if host_name:
+            await in_thread(veth.unplug, host_name)
+        await self.detach(device)
 
     async def restore(self, device: DeviceContext) -> None:
         """Set the reverse path filter again that a repaired firewall lost."""
@@ -188,15 +211,15 @@ def _check_parent(name: str, link: str, config: Mapping[str, str], created: bool
     for family, version, *_ in _FAMILIES:
         if not addresses_of(config, family):
             continue
-        wanted = ["forwarding"] if version == 4 else ["forwarding", "proxy_ndp"]
-        for key in wanted:
-            path = Path(f"/proc/sys/net/{family}/conf/{link}/{key}")
-            if created:
-                path.write_text("1")
-            elif path.read_text().strip() != "1":
-                raise InvalidRequest(
-                    f'Failed to start device "{name}": Routed mode requires sysctl net.{family}.conf.{link}.{key}=1'
-                )
+        for key in ["forwarding"] if version == 4 else ["forwarding", "proxy_ndp"]:
+            # Without those of "all" the kernel forwards no IPv6, and answers for others now and then only.
+            for place in (link,) if version == 4 or created else ("all", link):
+                path = Path(f"/proc/sys/net/{family}/conf/{place}/{key}")
+                if created:
+                    path.write_text("1")
+                elif path.read_text().strip() != "1":
+                    setting = f"net.{family}.conf.{place.replace('.', '/')}.{key}=1"
+                    raise InvalidRequest(f'Failed to start device "{name}": Routed mode requires sysctl {setting}')
 
 
 async def _probe(name: str, link: str, config: Mapping[str, str]) -> None:
@@ -215,8 +238,18 @@ async def _probe(name: str, link: str, config: Mapping[str, str]) -> None:
         )
 
 
-def _configure(config: Mapping[str, str], host_name: str) -> None:
-    """The host's end: next hop of the instance, with routes to its addresses."""
+def _add_route(host: Netlink, name: str, route: Route) -> None:
+    try:
+        host.add_route(route)
+    except FileExistsError as error:
+        raise InvalidRequest(
+            f'Failed to start device "{name}": The host has a route to "{route.destination}" already, to another '
+            "instance or interface"
+        ) from error
+
+
+def _configure(name: str, config: Mapping[str, str], host_name: str) -> None:
+    """The host's end: next hop of the instance, with routes to its addresses. Raises InvalidRequest."""
     for path, value in (("ipv6/conf/{}/accept_ra", "0"), ("ipv4/conf/{}/rp_filter", "1")):
         target = Path("/proc/sys/net", path.format(host_name))
         if target.exists():
@@ -230,14 +263,32 @@ def _configure(config: Mapping[str, str], host_name: str) -> None:
             host.ensure_address(host_name, f"{_gateway(config, family, default)}/{length}")
             Path(f"/proc/sys/net/{family}/conf/{host_name}/forwarding").write_text("1")
             for one in addresses:
-                host.ensure_route(Route(f"{one}/{length}", interface=index, protocol=3, scope=SCOPE_LINK))
+                route = Route(f"{one}/{length}", interface=index, protocol=3, scope=SCOPE_LINK)
+                _add_route(host, name, route)
                 table = config.get(f"{family}.host_table")
-                if table:
-                    host.ensure_route(
-                        Route(f"{one}/{length}", interface=index, protocol=3, scope=SCOPE_LINK, table=int(table))
-                    )
+                if table and int(table) != route.table:
+                    _add_route(host, name, replace(route, table=int(table)))
             for network in _split(config.get(f"{family}.routes", "")):
-                host.ensure_route(Route(network, gateway=addresses[0], interface=index, protocol=3))
+                _add_route(host, name, Route(network, gateway=addresses[0], interface=index, protocol=3))
+
+
+def _configure_inside(device: DeviceContext, keys: tuple[tuple[str, str], ...]) -> None:
+    """Give the interface of a running instance the addresses and next hops that liblxc gives it at a start."""
+    name = veth.name_of(device)
+    namespace = pidfd.open_pidfd(device.pid)
+    try:
+        with Netlink(namespace) as inside:
+            index = inside.get_link(name).index
+            for key, value in keys:
+                family, _, what = key.partition(".")
+                if what == "address":
+                    inside.ensure_address(name, value.split()[0])
+                elif what == "gateway":
+                    length, anywhere = (32, "0.0.0.0/0") if family == "ipv4" else (128, "::/0")
+                    inside.ensure_route(Route(f"{value}/{length}", interface=index, scope=SCOPE_LINK))
+                    inside.ensure_route(Route(anywhere, gateway=value, interface=index))
+    finally:
+        os.close(namespace)
 
 
 async def _proxy_neighbours(verb: str, config: Mapping[str, str], link: str) -> None:

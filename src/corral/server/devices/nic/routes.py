@@ -3,10 +3,16 @@
 import ipaddress
 from collections.abc import Iterable, Mapping
 
+from corral.server.devices.model import Check, check_networks
 from corral.server.host.network.netlink import SCOPE_GLOBAL, SCOPE_LINK, Netlink, Route
 
 _PROTOCOL_BOOT = 3
-KEYS = frozenset({"ipv4.routes", "ipv6.routes", "ipv4.routes.external", "ipv6.routes.external"})
+CHECKS: dict[str, Check] = {
+    f"{family}.routes{kind}": check_networks(version)
+    for family, version in (("ipv4", 4), ("ipv6", 6))
+    for kind in ("", ".external")
+}
+KEYS = frozenset(CHECKS)
 
 
 def networks_of(config: Mapping[str, str]) -> list[str]:

@@ -15,7 +15,9 @@ from corral.server.host.threads import in_thread
 from corral.server.keys import BOOL
 from corral.server.networks.model import NetworkType
 
-_CHECKS = {**parents.CHECKS, "security.mac_filtering": BOOL.parse}
+_CHECKS = {key: check for key, check in parents.CHECKS.items() if key != "gvrp"} | {
+    "security.mac_filtering": BOOL.parse
+}
 _ID, _PARENT = "last_state.vf.id", "last_state.vf.parent"
 _PHYSICAL = PhysicalNic()
 

@@ -82,7 +82,7 @@ def interface_of(parent: str, vlan: str) -> str:
     return f"{parent}.{vlan}" if vlan else parent
 
 
-def ensure_interface(parent: str, vlan: str) -> bool:
+def ensure_interface(parent: str, vlan: str, *, gvrp: bool = False) -> bool:
     """Make the interface of a VLAN where it is missing; tells whether it was made now."""
     name = interface_of(parent, vlan)
     with Netlink() as host:
@@ -90,7 +90,7 @@ def ensure_interface(parent: str, vlan: str) -> bool:
             return False
         host.set_up(parent)
         try:
-            host.create_vlan(name, parent, int(vlan))
+            host.create_vlan(name, parent, int(vlan), gvrp=gvrp)
         except OSError as error:
             raise NotSupported(f'Failed to create VLAN interface "{name}" on "{parent}": {error.strerror}') from error
         host.set_up(name)

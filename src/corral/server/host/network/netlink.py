@@ -37,7 +37,8 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 1
 _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_NET_NS_PID, _IFLA_STATS64 = 16, 18, 19, 23
 _IFLA_NET_NS_FD, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 28, 29, 37
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
-_VETH_INFO_PEER, _MACVLAN_MODE, _VLAN_ID = 1, 1, 1
+_VETH_INFO_PEER, _MACVLAN_MODE, _VLAN_ID, _VLAN_FLAGS = 1, 1, 1, 2
+_VLAN_FLAG_GVRP = 2
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 5, 7, 15
 _RT_TABLE_MAIN, _RTN_UNICAST, _RTN_LOCAL = 254, 1, 2
@@ -303,9 +304,11 @@ class Netlink:
             # Only an MTU that is set afterwards survives the joining of ports.
             self.set_mtu(name, mtu)
 
-    def create_vlan(self, name: str, parent: str, vlan: int, *, mac: str = "") -> None:
-        """Create a VLAN interface on a parent, down."""
+    def create_vlan(self, name: str, parent: str, vlan: int, *, mac: str = "", gvrp: bool = False) -> None:
+        """Create a VLAN interface on a parent, down; with `gvrp` it tells the switches that it wants the VLAN."""
         data = attribute(_VLAN_ID, struct.pack("=H", vlan))
+        if gvrp:
+            data += attribute(_VLAN_FLAGS, struct.pack("=II", _VLAN_FLAG_GVRP, _VLAN_FLAG_GVRP))
         self._create(name, "vlan", data, parent=self.get_link(parent).index, mac=mac)
 
     def create_macvlan(self, name: str, parent: str, *, mac: str = "", mode: int = MACVLAN_BRIDGE) -> None:
@@ -422,6 +425,10 @@ class Netlink:
         """The routes of all tables."""
         messages = self._dump(_GETROUTE, _NEWROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
         return [found for found in map(parse_route, messages) if found is not None]
+
+    def add_route(self, route: Route) -> None:
+        """Add a route. Raises FileExistsError where there is one to its destination."""
+        self._request(_NEWROUTE, _CREATE | _EXCL, _route_body(route))
 
     def ensure_route(self, route: Route) -> None:
         """Add or replace a route."""

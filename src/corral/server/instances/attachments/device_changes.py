@@ -16,10 +16,15 @@ from corral.server.instances import expand, running, store
 from corral.server.instances.attachments import attach, device_journal
 from corral.server.instances.attachments.device_journal import Journal
 from corral.server.instances.limits import live
-from corral.server.instances.model import Instance, devices_dir
+from corral.server.instances.model import DEFAULT_PROJECT, Instance, devices_dir
+from corral.server.networks.model import NetworkType
+from corral.server.networks.store import list_networks
 from corral.server.rollback import Rollback
 
 log = logging.getLogger(__name__)
+
+NIC_TYPES = {NetworkType.BRIDGE: "bridged"}
+"""The `nictype` of NICs of a network, where it is not the network's type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +52,44 @@ def plan(old: Instance, new: Instance) -> DeviceChanges:
     return DeviceChanges(removed, added, updated)
 
 
-def volatile_to_forget(old: Instance, new: Instance, changes: DeviceChanges) -> list[str]:
-    """The volatile keys that go with devices that go, or that their new config replaces."""
+async def forget(
+    context: Context, old: Instance, new: Instance, changes: DeviceChanges, config: Mapping[str, str]
+) -> tuple[dict[str, str], Instance]:
+    """A config, and the instance as it will be, without what devices that go or become others remember."""
+    networks: dict[str, NetworkType] = {}
+    if any(old.expanded_devices[name].get("type") == "nic" for name in changes.removed if name in changes.added):
+        networks = {one.name: one.type for one in await context.db.read(list_networks, DEFAULT_PROJECT)}
+    wanted = volatile_to_forget(old, new, changes, networks)
+    gone = {key for key in wanted if config.get(key) == old.config.get(key)}
+    kept = {key: value for key, value in config.items() if key not in gone}
+    expanded = {key: value for key, value in new.expanded_config.items() if key not in gone}
+    # What they prepare anew must not take the old values for its own.
+    own = {key: value for key, value in new.config.items() if key not in gone}
+    return kept, replace(new, config=own, expanded_config=expanded)
+
+
+def volatile_to_forget(
+    old: Instance, new: Instance, changes: DeviceChanges, networks: Mapping[str, NetworkType]
+) -> list[str]:
+    """The volatile keys that go with devices that go, or that their new config replaces.
+
+    A NIC stays what it is where it comes by its kind in another way: as the bridge of a network, by name.
+    """
     gone = []
     for name in changes.removed:
         prefix = f"volatile.{name}."
-        after = new.expanded_devices.get(name, {})
-        same = after and registry.find(after) is registry.find(old.expanded_devices[name])
+        before, after = old.expanded_devices[name], new.expanded_devices.get(name, {})
+        same = after and _kind_of(before, networks) == _kind_of(after, networks)
         for key in old.config:
             if key.startswith(prefix) and (not same or key.removeprefix(prefix) in after):
                 gone.append(key)
     return gone
+
+
+def _kind_of(config: Mapping[str, str], networks: Mapping[str, NetworkType]) -> tuple[str, str]:
+    network = networks.get(config.get("network", ""))
+    nictype = config.get("nictype", "") if network is None else NIC_TYPES.get(network, network.value)
+    return config.get("type", ""), nictype
 
 
 def with_what_runs(old: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:

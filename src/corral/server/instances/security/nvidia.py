@@ -11,6 +11,7 @@ from pathlib import Path
 from corral.errors import NotSupported
 from corral.units import is_true
 
+KEY = "nvidia.runtime"
 HOOK = "/usr/share/lxc/hooks/nvidia"
 _DEFAULT_CAPABILITIES = "compute,utility"
 _REQUIREMENTS = (
@@ -21,7 +22,7 @@ _REQUIREMENTS = (
 
 def is_wanted(config: Mapping[str, str]) -> bool:
     """Whether the driver is to be passed in."""
-    return is_true(config.get("nvidia.runtime"))
+    return is_true(config.get(KEY))
 
 
 def environment(config: Mapping[str, str], devices: Iterable[str]) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from corral import units
 from corral.errors import InternalError, InvalidRequest, NotFound
 from corral.server.host.network.netlink import Netlink
 from corral.server.host.threads import in_thread
@@ -91,7 +92,7 @@ def _prepare(config: Mapping[str, str], record: Path | None) -> None:
         try:
             if vlan and host.find_link(interface) is None:
                 host.set_up(config["parent"])
-                host.create_vlan(interface, config["parent"], vlan)
+                host.create_vlan(interface, config["parent"], vlan, gvrp=units.is_true(config.get("gvrp")))
                 record.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
                 record.touch()
                 host.set_up(interface)
