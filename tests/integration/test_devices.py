@@ -125,7 +125,8 @@ def test_what_nvidia_lacks_is_told(lxc: Client, make_instance: Make) -> None:
     name = make_instance(start=False, config={"nvidia.runtime": "true"})
     assert "NVIDIA" in lxc.fails("start", name)
     lxc("config", "unset", name, "nvidia.runtime")
-    add(lxc, name, "x", "gpu", "gputype=mig", "mig.uuid=1")
+    assert "NVIDIA" in lxc.fails("config", "set", name, "nvidia.runtime", "true")
+    add(lxc, name, "x", "gpu", "gputype=mig", "mig.gi=1", "mig.ci=0")
     assert "nvidia.runtime must be set" in lxc.fails("start", name)
 
 
