@@ -66,7 +66,7 @@ async def test_the_interface_of_a_vlan_is_noted_before_it_is_made(
     removed: list[str] = []
     config = {"parent": "lo", "vlan": "5"}
 
-    def ensure(parent: str, vlan: str) -> bool:
+    def ensure(parent: str, vlan: str, *, gvrp: bool) -> bool:
         assert loans.find_vlan(one) == "lo.5"
         made.append(f"{parent}.{vlan}")
         if len(made) == 1:
