@@ -14,8 +14,20 @@ from corral.errors import AlreadyExists, CorralError, InvalidRequest, NotFound, 
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.host.filesystems import btrfs, loopdev, mount
-from corral.server.storage import custom, custom_snapshots, model, pools, snapshot_store, snapshots, store, volumes
+from corral.server.storage import (
+    creation,
+    custom,
+    custom_snapshots,
+    image_volumes,
+    model,
+    pools,
+    snapshot_store,
+    snapshots,
+    store,
+    volumes,
+)
 from corral.server.storage.model import ImageSource, Pool, Volume, VolumeType
+from corral.units import parse_size
 
 MIB = 2**20
 FINGERPRINT = "ab" * 32
@@ -60,10 +72,18 @@ async def pool(context: Context, driver_name: str) -> AsyncIterator[Pool]:
         await pools.delete(context, "p1")
 
 
+async def make_from_image(context: Context, name: str, image: ImageSource, size: int | None = None) -> Volume:
+    draft = volumes.draft(await pools.get_usable(context, "p1"), "default", name, VolumeType.CONTAINER, {})
+    return await image_volumes.create_from_image(context, draft, image, size)
+
+
 async def launch(context: Context, name: str, filler: Filler, size: str = "") -> Volume:
-    return await volumes.create_from_image(
-        context, "p1", "default", name, VolumeType.CONTAINER, filler.image, {"size": size} if size else {}
-    )
+    return await make_from_image(context, name, filler.image, parse_size(size) or None)
+
+
+async def make_empty(context: Context, pool: str, project: str, name: str, kind: VolumeType, **config: str) -> Volume:
+    draft = volumes.draft(await pools.get_usable(context, pool), project, name, kind, config)
+    return await creation.create_empty(context, draft, None)
 
 
 def entries(context: Context, *parts: str) -> list[str]:
@@ -123,7 +143,7 @@ async def test_an_image_is_unpacked_once(context: Context, pool: Pool) -> None:
     assert filler.calls == 1
     assert entries(context, "images") == [FINGERPRINT]
     assert entries(context, "containers") == [f"c{number}" for number in range(8)]
-    await volumes.delete_image(context, FINGERPRINT)
+    await image_volumes.delete(context, FINGERPRINT)
     assert entries(context, "images") == []
     await launch(context, "again", filler)
     assert filler.calls == 2
@@ -131,9 +151,9 @@ async def test_an_image_is_unpacked_once(context: Context, pool: Pool) -> None:
 
 async def test_instances_of_projects_have_their_own_names(context: Context, pool: Pool) -> None:
     await context.db.write(lambda tx: tx.execute("INSERT INTO projects (name) VALUES ('p')"))
-    volume = await volumes.create_empty(context, "p1", "p", "c1", VolumeType.CONTAINER)
+    volume = await make_empty(context, "p1", "p", "c1", VolumeType.CONTAINER)
     assert volumes.path(context.member, volume).name == "p_c1"
-    custom = await volumes.create_empty(context, "p1", "default", "v", VolumeType.CUSTOM)
+    custom = await make_empty(context, "p1", "default", "v", VolumeType.CUSTOM)
     assert volumes.path(context.member, custom).name == "default_v"
 
 
@@ -162,7 +182,7 @@ async def test_a_cancelled_unpack_leaves_nothing(context: Context, pool: Pool) -
         await asyncio.Event().wait()
 
     source = ImageSource(FINGERPRINT, fill)
-    task = asyncio.create_task(volumes.create_from_image(context, "p1", "default", "c1", VolumeType.CONTAINER, source))
+    task = asyncio.create_task(make_from_image(context, "c1", source))
     await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -230,7 +250,7 @@ async def test_what_a_killed_daemon_left_is_swept(context: Context, pool: Pool) 
     directory = context.member.pools_dir / "p1" / "containers"
     path = volumes.path(context.member, away)
     path.rename(model.former(path))
-    partial = await volumes.create_empty(context, "p1", "default", "partial", VolumeType.CONTAINER)
+    partial = await make_empty(context, "p1", "default", "partial", VolumeType.CONTAINER)
     volumes.path(context.member, partial).rename(directory / ".partial-x")
     await context.db.write(store.delete_volume, partial.id)
     await pools.mount_all(context)
@@ -240,7 +260,7 @@ async def test_what_a_killed_daemon_left_is_swept(context: Context, pool: Pool) 
 
 
 async def test_snapshots_of_custom_volumes_expire_and_are_swept(context: Context, pool: Pool) -> None:
-    volume = await volumes.create_empty(context, "p1", "default", "v", VolumeType.CUSTOM, {"snapshots.expiry": "1H"})
+    volume = await make_empty(context, "p1", "default", "v", VolumeType.CUSTOM, **{"snapshots.expiry": "1H"})
     for name in ("kept", "half", "gone"):
         await custom_snapshots.create(context, volume, name, None)
     await custom_snapshots.create(context, volume, "", datetime(2020, 1, 1, tzinfo=UTC))
@@ -309,7 +329,7 @@ async def test_a_pool_that_cannot_be_mounted_does_not_stop_the_rest(context: Con
     await pools.mount_all(context)
     assert pools.status(context, lost) == "Unavailable"
     with pytest.raises(Unavailable, match="Storage pool is unavailable on this server"):
-        await volumes.create_empty(context, "lost", "default", "v", VolumeType.CUSTOM)
+        await make_empty(context, "lost", "default", "v", VolumeType.CUSTOM)
     source.with_name("elsewhere").rename(source)
     await pools.retry_mounts(context)
     assert pools.status(context, lost) == "Created"
@@ -376,9 +396,7 @@ class TestBtrfs:
             write(directory / "rootfs", 400 * MIB)
 
         with pytest.raises(OutOfSpace, match=r'Storage pool "p1" is full: .* of 256\.00MiB left'):
-            await volumes.create_from_image(
-                context, "p1", "default", "c1", VolumeType.CONTAINER, ImageSource(FINGERPRINT, fill)
-            )
+            await make_from_image(context, "c1", ImageSource(FINGERPRINT, fill))
         assert entries(context, "images") == entries(context, "containers") == []
 
     async def test_a_pool_grows_and_never_shrinks(self, context: Context, pool: Pool) -> None:
@@ -406,7 +424,7 @@ class TestBtrfs:
         mount.bind(source.parent, outside)
         try:
             await pools.create(context, "p2", "btrfs", "", {"source": str(outside / "source")})
-            await volumes.create_empty(context, "p2", "default", "v", VolumeType.CUSTOM)
+            await make_empty(context, "p2", "default", "v", VolumeType.CUSTOM)
             with pytest.raises(InvalidRequest, match="currently in use"):
                 await pools.delete(context, "p2")
             await volumes.delete(context, await volumes.get(context, "p2", "default", "v", VolumeType.CUSTOM))
@@ -518,7 +536,7 @@ async def test_used_by_is_known(context: Context, pool: Pool) -> None:
         )
 
     await launch(context, "c1", Filler())
-    await volumes.create_empty(context, "p1", "default", "v", VolumeType.CUSTOM)
+    await make_empty(context, "p1", "default", "v", VolumeType.CUSTOM)
     await context.db.write(insert)
     assert await context.db.read(references.list_pool_users, pool.id, "p1") == [
         f"/1.0/images/{FINGERPRINT}",

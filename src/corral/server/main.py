@@ -55,7 +55,7 @@ from corral.server.rest.routing import Router
 from corral.server.settings import keys
 from corral.server.settings.environment import Environment
 from corral.server.settings.settings import Settings, SettingsChanged
-from corral.server.storage import owners, pools, registry, server_volumes, volumes
+from corral.server.storage import image_volumes, owners, pools, registry, server_volumes
 from corral.server.warnings import host as host_warnings
 from corral.server.warnings.record import PRUNE_INTERVAL_S, Recorder
 
@@ -200,13 +200,13 @@ class Daemon:
     async def _replace_image(self, event: ImageReplaced) -> None:
         source = image_source.volume_source(self.context, event.new_fingerprint)
         try:
-            await volumes.replace_image(self.context, event.fingerprint, source)
+            await image_volumes.replace_image(self.context, event.fingerprint, source)
         except (CorralError, OSError) as error:
             # The first instance will try again.
             log.warning("The new image %s is not in all pools yet: %s", event.new_fingerprint, error)
 
     async def _forget_image(self, event: ImageDeleted | ImageRefreshed) -> None:
-        await volumes.delete_image(self.context, event.fingerprint)
+        await image_volumes.delete(self.context, event.fingerprint)
 
     def _image_preferences(self) -> Preferences:
         config = self._settings.config

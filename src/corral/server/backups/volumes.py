@@ -19,7 +19,16 @@ from corral.server.events.model import Lifecycle, format_time, utc_now
 from corral.server.host.isolation.idmap import IdMap
 from corral.server.projects import permissions
 from corral.server.snapshots import naming
-from corral.server.storage import copies, custom, custom_snapshots, keys, model, pools, snapshot_store, volumes
+from corral.server.storage import (
+    creation,
+    custom,
+    custom_snapshots,
+    keys,
+    model,
+    pools,
+    snapshot_store,
+    volumes,
+)
 from corral.server.storage import store as storage
 from corral.server.storage.model import ContentType, Pool, Volume, VolumeSnapshot, VolumeType
 
@@ -132,7 +141,7 @@ async def import_volume(context: Context, upload: Upload) -> None:
             for one in snapshots:
                 snapshot_store.insert_copy(tx, volume, one)
 
-        volume = await copies.create_filled(context, draft, fill, note)
+        volume = await creation.create_filled(context, draft, fill, note)
     finally:
         await upload.spool.discard()
     details = {"type": volume.type.value}

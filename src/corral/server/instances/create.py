@@ -26,8 +26,8 @@ from corral.server.instances.model import Instance, InstanceType
 from corral.server.instances.store import NewInstance
 from corral.server.projects import permissions
 from corral.server.rollback import Rollback, together
+from corral.server.storage import creation, image_volumes, keys, pools, volumes
 from corral.server.storage import store as storage
-from corral.server.storage import volumes
 from corral.server.storage.model import Volume
 
 
@@ -209,11 +209,20 @@ async def check_expanded(context: Context, instance: Instance) -> dict[str, str 
 
 
 async def _create_volume(context: Context, instance: Instance, root: Mapping[str, str], image: Image | None) -> Volume:
-    where = (root["pool"], instance.project, instance.name, root_volume.volume_type(instance.type))
+    draft = await draft_volume(context, instance, root["pool"])
+    size = keys.quota_of(size_of(root), draft.pool.config, draft.type)
     if image is None:
-        return await volumes.create_empty(context, *where, size_of(root))
+        return await creation.create_empty(context, draft, size)
     source = image_source.volume_source(context, image.fingerprint)
-    return await volumes.create_from_image(context, *where, source, size_of(root))
+    return await image_volumes.create_from_image(context, draft, source, size)
+
+
+async def draft_volume(
+    context: Context, instance: Instance, pool: str, config: Mapping[str, str] | None = None
+) -> Volume:
+    """The volume of a new instance, to be made in a pool. Raises Unavailable for a pool that is not mounted."""
+    usable = await pools.get_usable(context, pool)
+    return volumes.draft(usable, instance.project, instance.name, root_volume.volume_type(instance.type), config or {})
 
 
 def size_of(root: Mapping[str, str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from corral.server.instances.copies.image_source import RemoteOrder
 from corral.server.instances.model import Instance
 from corral.server.instances.sessions import files
 from corral.server.instances.snapshots import snapshot_store
-from corral.server.storage import keys, volumes
+from corral.server.storage import image_volumes, keys
 from corral.server.storage.driver import StoredVolume
 from corral.server.storage.model import Volume
 from corral.server.storage.registry import open_driver
@@ -102,7 +102,7 @@ def _filling(
     async def make_from_image(new: StoredVolume) -> None:
         assert image is not None
         source = image_source.volume_source(context, image.fingerprint)
-        await volumes.clone_image(context, source, volume.pool, new, size)
+        await image_volumes.clone(context, source, volume.pool, new, size)
 
     return make_empty if image is None else make_from_image
 

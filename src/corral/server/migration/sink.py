@@ -38,7 +38,7 @@ from corral.server.migration.session import Remote, open_session
 from corral.server.migration.wire import SnapshotRecord
 from corral.server.projects import permissions
 from corral.server.projects.contents import Entity
-from corral.server.storage import copies, keys, pools, snapshots, volumes
+from corral.server.storage import copies, creation, keys, snapshots, volumes
 from corral.server.storage import store as storage
 from corral.server.storage.driver import StoredVolume
 from corral.server.storage.model import Volume
@@ -132,15 +132,13 @@ async def receive_instance(context: Context, wanted: Receiving, link: Connection
 
 async def _create(context: Context, new: NewInstance, reception: Reception) -> None:
     async def fill(instance: Instance, root: Mapping[str, str]) -> Volume:
-        pool = await pools.get_usable(context, root["pool"])
-        kind = root_volume.volume_type(instance.type)
-        draft = volumes.draft(pool, instance.project, instance.name, kind, {})
-        size = keys.quota_of(create.size_of(root), pool.config, kind)
+        draft = await create.draft_volume(context, instance, root["pool"])
+        size = keys.quota_of(create.size_of(root), draft.pool.config, draft.type)
 
         async def receive(volume: Volume) -> None:
             await reception.fill_new(volume, size)
 
-        return await copies.create_filled(context, draft, receive)
+        return await creation.create_filled(context, draft, receive)
 
     def note(tx: Tx, instance: Instance, volume: Volume) -> None:
         described = reception.described.volume

@@ -14,7 +14,16 @@ from corral.server.migration.receiving import Reception
 from corral.server.migration.session import Remote, open_session
 from corral.server.migration.wire import SnapshotRecord
 from corral.server.projects import permissions
-from corral.server.storage import copies, custom, custom_snapshots, keys, pools, snapshot_store, snapshots, volumes
+from corral.server.storage import (
+    creation,
+    custom,
+    custom_snapshots,
+    keys,
+    pools,
+    snapshot_store,
+    snapshots,
+    volumes,
+)
 from corral.server.storage import store as storage
 from corral.server.storage.driver import StoredVolume
 from corral.server.storage.model import ContentType, Volume, VolumeSnapshot, VolumeType
@@ -75,7 +84,7 @@ async def _create(context: Context, wanted: VolumeReceiving, reception: Receptio
             permissions.check_snapshots(tx, volume.project)
             snapshot_store.insert_copy(tx, volume, _snapshot(volume, reception, one))
 
-    return await copies.create_filled(context, draft, receive, note)
+    return await creation.create_filled(context, draft, receive, note)
 
 
 def _snapshot(volume: Volume, reception: Reception, one: SnapshotRecord) -> VolumeSnapshot:

@@ -3,16 +3,16 @@
 import contextlib
 import os
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.host.threads import in_thread
 from corral.server.rollback import Rollback
-from corral.server.storage import keys, model, pools, snapshots, store, tree, volumes
-from corral.server.storage.driver import ClonesVolumes, SealsVolumes, StorageDriver, StoredVolume
+from corral.server.storage import creation, keys, model, pools, snapshots, store, tree, volumes
+from corral.server.storage.driver import ClonesVolumes, SealsVolumes, StoredVolume
 from corral.server.storage.model import Volume
 from corral.server.storage.registry import open_driver
 from corral.server.storage.snapshots import Record
@@ -52,58 +52,27 @@ async def create_copy(  # noqa: PLR0913  (what a copy is made of and where it go
     wanted = dict(config if config is not None else source.config)
     draft = volumes.draft(pool, project, name, source.type, wanted, source.description)
     size = keys.quota_of(wanted, pool.config, source.type)
-    driver = open_driver(context.member, pool)
-    await volumes.refuse_leftover(context, draft)
-    async with Rollback() as undo, pools.explain_full(context, pool):
-        volume = await context.db.write(volumes.insert, draft)
-        undo.add(context.db.write, store.delete_volume, volume.id)
-        target = volumes.stored(context.member, volume)
-        undo.add(driver.delete_volume, target)
-        undo.add(remove_snapshots, driver, target)
+
+    async def fill(volume: Volume) -> None:
         base: StoredVolume | None = None
         for one in with_snapshots:
             base = await copy_snapshot(context, source, volume, one, base)
-        await _copy(context, origin, volume, target, size, base)
-        await volumes.finish(context, volume, note)
-        undo.commit()
-    return replace(volume, pending="")
+        await _copy(context, origin, volume, volumes.stored(context.member, volume), size, base)
 
-
-async def create_filled(
-    context: Context,
-    draft: Volume,
-    fill: Callable[[Volume], Awaitable[None]],
-    note: Callable[[Tx, Volume], None] | None = None,
-) -> Volume:
-    """Make a volume that `fill` makes on the disk, with its snapshots; what came so far goes where that fails.
-
-    `note` writes what else belongs to the volume in the transaction that finishes it.
-    """
-    driver = open_driver(context.member, draft.pool)
-    await volumes.refuse_leftover(context, draft)
-    async with Rollback() as undo, pools.explain_full(context, draft.pool):
-        volume = await context.db.write(volumes.insert, draft)
-        undo.add(context.db.write, store.delete_volume, volume.id)
-        target = volumes.stored(context.member, volume)
-        undo.add(driver.delete_volume, target)
-        undo.add(remove_snapshots, driver, target)
-        await fill(volume)
-        await volumes.finish(context, volume, note)
-        undo.commit()
-    return replace(volume, pending="")
+    return await creation.create_filled(context, draft, fill, note)
 
 
 async def discard(context: Context, volume: Volume) -> None:
     """Remove a copy with all its snapshots. Repeatable."""
     driver = open_driver(context.member, volume.pool)
-    await remove_snapshots(driver, volumes.stored(context.member, volume))
+    await snapshots.remove_all(driver, volumes.stored(context.member, volume))
     await volumes.delete(context, volume)
 
 
 async def discard_contents(context: Context, volume: Volume) -> None:
     """Remove what a volume and its snapshots hold, and the row, which is marked already. Repeatable."""
     driver = open_driver(context.member, volume.pool)
-    await remove_snapshots(driver, volumes.stored(context.member, volume))
+    await snapshots.remove_all(driver, volumes.stored(context.member, volume))
     await driver.delete_volume(volumes.stored(context.member, volume))
     await context.db.write(store.delete_volume, volume.id)
 
@@ -202,15 +171,3 @@ async def still(context: Context, origin: Origin) -> AsyncIterator[Path]:
 def clones(context: Context, volume: Volume) -> bool:
     """Whether a volume is copied at once, so that what writes to it meanwhile does no harm."""
     return isinstance(open_driver(context.member, volume.pool), ClonesVolumes)
-
-
-async def remove_snapshots(driver: StorageDriver, volume: StoredVolume) -> None:
-    """Remove the contents of all snapshots of a volume. Repeatable."""
-    directory = model.snapshot_path(volume.path, "x").parent
-    for name in await in_thread(_list, directory):
-        await driver.delete_volume(StoredVolume(0, volume.type, directory / name))
-    await in_thread(snapshots.remove_empty, directory)
-
-
-def _list(directory: Path) -> list[str]:
-    return os.listdir(directory) if directory.is_dir() else []

@@ -8,7 +8,17 @@ from corral.server.context import Context
 from corral.server.db import references
 from corral.server.events.model import Lifecycle
 from corral.server.host.threads import in_thread
-from corral.server.storage import custom_snapshots, model, server_volumes, snapshot_store, volumes
+from corral.server.storage import (
+    creation,
+    custom_snapshots,
+    image_volumes,
+    keys,
+    model,
+    pools,
+    server_volumes,
+    snapshot_store,
+    volumes,
+)
 from corral.server.storage.keys import quoted
 from corral.server.storage.model import Volume, VolumeType
 
@@ -31,7 +41,9 @@ async def create(
 ) -> Volume:
     """Make an empty custom volume. Raises AlreadyExists."""
     validate_name(name)
-    volume = await volumes.create_empty(context, pool, project, name, VolumeType.CUSTOM, config, description)
+    usable = await pools.get_usable(context, pool)
+    draft = volumes.draft(usable, project, name, VolumeType.CUSTOM, config, description)
+    volume = await creation.create_empty(context, draft, keys.quota_of(config, usable.config, VolumeType.CUSTOM))
     _publish(context, "storage-volume-created", volume)
     return volume
 
@@ -56,7 +68,7 @@ async def rename(context: Context, volume: Volume, name: str) -> Volume:
 async def delete(context: Context, volume: Volume) -> None:
     """Remove a custom volume that nothing uses, or an image's cached volume."""
     if volume.type is VolumeType.IMAGE:
-        await volumes.delete_cached(context, volume.pool, volume.name)
+        await image_volumes.delete_cached(context, volume.pool, volume.name)
     elif volume.type is VolumeType.CUSTOM:
         await _check_unused(context, volume, "deleted")
         for snapshot in await context.db.read(snapshot_store.list_snapshots, [volume]):

@@ -1,6 +1,7 @@
 """Snapshots of a volume's contents: taken, removed, restored. Rows and names are their users' work."""
 
 import contextlib
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,3 +125,15 @@ def remove_empty(directory: Path) -> None:
     """Remove the directory of a volume's snapshots where it has none. Repeatable."""
     with contextlib.suppress(OSError):
         directory.rmdir()
+
+
+async def remove_all(driver: StorageDriver, volume: StoredVolume) -> None:
+    """Remove the contents of all snapshots of a volume. Repeatable."""
+    directory = model.snapshot_path(volume.path, "x").parent
+    for name in await in_thread(_list, directory):
+        await driver.delete_volume(StoredVolume(0, volume.type, directory / name))
+    await in_thread(remove_empty, directory)
+
+
+def _list(directory: Path) -> list[str]:
+    return os.listdir(directory) if directory.is_dir() else []

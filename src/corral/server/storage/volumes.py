@@ -1,4 +1,4 @@
-"""Volumes: made empty or from an image, mounted, resized, renamed, updated, deleted."""
+"""Volumes: drafted, mounted, resized, renamed, updated, deleted. They are made in creation.py and image_volumes.py."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from corral.api.urls import url
-from corral.errors import AlreadyExists, CommandFailed, InvalidRequest
+from corral.errors import AlreadyExists, InvalidRequest
 from corral.server.context import Context, Member
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle
@@ -16,8 +16,8 @@ from corral.server.projects import permissions
 from corral.server.rollback import Rollback
 from corral.server.rollback import finish as to_its_end
 from corral.server.storage import keys, model, pools, store
-from corral.server.storage.driver import CountsTogether, ReclaimsSpace, SealsVolumes, StorageDriver, StoredVolume
-from corral.server.storage.model import ContentType, ImageSource, Pool, Usage, Volume, VolumeType
+from corral.server.storage.driver import CountsTogether, StoredVolume
+from corral.server.storage.model import ContentType, Pool, Usage, Volume, VolumeType
 from corral.server.storage.registry import open_driver
 
 
@@ -56,119 +56,6 @@ async def refuse_leftover(context: Context, draft: Volume) -> None:
                 f"Volume {keys.quoted(draft.name)} is on storage pool {keys.quoted(draft.pool.name)} and not in the"
                 f" database: bring it back with `{daemon} recover`, or remove {directory}"
             )
-
-
-async def create_from_image(  # noqa: PLR0913  (the shape that instances were promised)
-    context: Context,
-    pool_name: str,
-    project: str,
-    name: str,
-    type: VolumeType,
-    image: ImageSource,
-    config: Mapping[str, str] | None = None,
-) -> Volume:
-    """Make a volume with the contents of an image, which is unpacked once for each pool.
-
-    A `size` in `config` is the limit of the volume (an instance's root disk has it); it is not stored for instances.
-    """
-    pool = await pools.get_usable(context, pool_name)
-    planned = draft(pool, project, name, type, config or {})
-    size = keys.quota_of(config or {}, pool.config, type)
-    driver = open_driver(context.member, pool)
-    await refuse_leftover(context, planned)
-    async with Rollback() as undo, pools.explain_full(context, pool):
-        volume = await context.db.write(store.insert_volume, planned)
-        undo.add(context.db.write, store.delete_volume, volume.id)
-        undo.add(driver.delete_volume, stored(context.member, volume))
-        await clone_image(context, image, pool, stored(context.member, volume), size)
-        await finish(context, volume)
-        undo.commit()
-    return replace(volume, pending="")
-
-
-async def clone_image(context: Context, image: ImageSource, pool: Pool, target: StoredVolume, size: int | None) -> None:
-    """Make a volume as a copy of an image's, which is unpacked first where the pool does not have it."""
-    driver = open_driver(context.member, pool)
-    for last in (False, True):
-        async with context.locks.hold("image volume", pool.id, image.fingerprint):
-            cached = await _ensure_image(context, driver, pool, image)
-        try:
-            return await driver.copy_volume(stored(context.member, cached), target, size)
-        except (OSError, CommandFailed):
-            # Copies do not hold the image's lock, so that many run at once: the image may be removed under one.
-            if last or path(context.member, cached).is_dir():
-                raise
-            await driver.delete_volume(target)
-    return None
-
-
-async def _ensure_image(context: Context, driver: StorageDriver, pool: Pool, image: ImageSource) -> Volume:
-    """The image's volume in a pool, filled now where it is not there. The caller holds the image's lock."""
-    found = await context.db.read(store.find_volume, pool, "default", image.fingerprint, VolumeType.IMAGE)
-    if found is not None:
-        if not found.pending and path(context.member, found).is_dir():
-            return found
-        # Half of an image, or one whose directory somebody removed: forget the row and unpack again.
-        await context.db.write(store.delete_volume, found.id)
-    planned = Volume(0, pool, "default", image.fingerprint, VolumeType.IMAGE, pending="create")
-    final = path(context.member, planned)
-    async with Rollback() as undo:
-        volume = await context.db.write(store.insert_volume, planned)
-        undo.add(context.db.write, store.delete_volume, volume.id)
-        # What has the final name without a row is of a database that is gone; it may be half of an image.
-        await driver.delete_volume(StoredVolume(volume.id, VolumeType.IMAGE, final))
-        partial = StoredVolume(volume.id, VolumeType.IMAGE, model.partial(final))
-        await driver.delete_volume(partial)
-        undo.add(driver.delete_volume, partial)
-        await _fill(driver, partial, image)
-        await in_thread(partial.path.chmod, VolumeType.IMAGE.mode)
-        await driver.rename_volume(partial, final)
-        undo.add(driver.delete_volume, StoredVolume(volume.id, VolumeType.IMAGE, final))
-        if isinstance(driver, SealsVolumes):
-            await driver.seal_volume(StoredVolume(volume.id, VolumeType.IMAGE, final))
-        await context.db.write(store.mark_volume, volume.id, "")
-        undo.commit()
-    return replace(volume, pending="")
-
-
-async def _fill(driver: StorageDriver, volume: StoredVolume, image: ImageSource) -> None:
-    """Make a volume and unpack an image into it; again where that failed while deleted data still took the space."""
-    for last in (False, True):
-        try:
-            await driver.create_volume(volume)
-            return await image.fill(volume.path)
-        except (OSError, CommandFailed) as error:
-            await driver.delete_volume(volume)
-            if last or not pools.is_for_space(error) or not isinstance(driver, ReclaimsSpace):
-                raise
-            if not await driver.reclaim():
-                raise
-    return None
-
-
-async def create_empty(  # noqa: PLR0913  (the shape that instances were promised)
-    context: Context,
-    pool_name: str,
-    project: str,
-    name: str,
-    type: VolumeType,
-    config: Mapping[str, str] | None = None,
-    description: str = "",
-) -> Volume:
-    """Make an empty volume."""
-    pool = await pools.get_usable(context, pool_name)
-    planned = draft(pool, project, name, type, config or {}, description)
-    size = keys.quota_of(config or {}, pool.config, type)
-    driver = open_driver(context.member, pool)
-    await refuse_leftover(context, planned)
-    async with Rollback() as undo, pools.explain_full(context, pool):
-        volume = await context.db.write(insert, planned)
-        undo.add(context.db.write, store.delete_volume, volume.id)
-        undo.add(driver.delete_volume, stored(context.member, volume))
-        await driver.create_volume(stored(context.member, volume), size)
-        await finish(context, volume)
-        undo.commit()
-    return replace(volume, pending="")
 
 
 async def finish(context: Context, volume: Volume, note: Callable[[Tx, Volume], None] | None = None) -> None:
@@ -237,32 +124,6 @@ def _check_without_snapshots(directory: Path) -> None:
         return
     except OSError as error:
         raise InvalidRequest("Cannot remove a volume that has snapshots") from error
-
-
-async def delete_image(context: Context, fingerprint: str) -> None:
-    """Remove the cached volumes of an image from all pools; a pool that is not there is left out."""
-    for pool in await context.db.read(store.list_pools):
-        if pools.status(context, pool) == model.CREATED:
-            await delete_cached(context, pool, fingerprint)
-
-
-async def delete_cached(context: Context, pool: Pool, fingerprint: str) -> None:
-    """Remove the cached volume of an image from one pool."""
-    async with context.locks.hold("image volume", pool.id, fingerprint):
-        volume = await context.db.read(store.find_volume, pool, "default", fingerprint, VolumeType.IMAGE)
-        if volume is not None:
-            await delete(context, volume)
-
-
-async def replace_image(context: Context, fingerprint: str, new: ImageSource) -> None:
-    """Unpack a newer image in those pools that have the older one, so that its first instance need not wait."""
-    for pool in await context.db.read(store.list_pools):
-        if pools.status(context, pool) != model.CREATED:
-            continue
-        if await context.db.read(store.find_volume, pool, "default", fingerprint, VolumeType.IMAGE) is None:
-            continue
-        async with context.locks.hold("image volume", pool.id, new.fingerprint):
-            await _ensure_image(context, open_driver(context.member, pool), pool, new)
 
 
 async def mount(context: Context, volume: Volume) -> Path:

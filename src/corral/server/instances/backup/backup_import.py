@@ -11,13 +11,13 @@ from corral.server.backups.upload import receive as receive_upload
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import format_time, utc_now
-from corral.server.instances import create, expand, names, root_volume, store
+from corral.server.instances import create, expand, names, store
 from corral.server.instances.backup import imported
 from corral.server.instances.model import Instance, InstanceType, Snapshot
 from corral.server.instances.store import NewInstance
 from corral.server.projects.restrictions import is_safe_volatile
 from corral.server.snapshots import naming
-from corral.server.storage import copies, pools, volumes
+from corral.server.storage import copies, creation
 from corral.server.storage import store as storage
 from corral.server.storage.model import Volume
 
@@ -60,15 +60,13 @@ async def import_backup(context: Context, upload: Upload) -> None:
 
 async def _make(context: Context, upload: Upload, plan: _Plan) -> None:
     async def fill(instance: Instance, root: Mapping[str, str]) -> Volume:
-        pool = await pools.get_usable(context, plan.pool)
-        volume_parts.check_driver(context, upload.index, pool)
-        kind = root_volume.volume_type(instance.type)
-        draft = volumes.draft(pool, instance.project, instance.name, kind, plan.volume_config)
+        draft = await create.draft_volume(context, instance, plan.pool, plan.volume_config)
+        volume_parts.check_driver(context, upload.index, draft.pool)
 
         async def restore(volume: Volume) -> None:
             await volume_parts.restore(context, upload, volume, create.size_of(root))
 
-        return await copies.create_filled(context, draft, restore)
+        return await creation.create_filled(context, draft, restore)
 
     def note(tx: Tx, instance: Instance, volume: Volume) -> None:
         imported.write_snapshots(tx, instance, volume, plan.snapshots, plan.snapshot_configs)
