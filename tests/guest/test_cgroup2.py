@@ -1,5 +1,7 @@
 """Control groups version 2, as systemd mounts them: limits, measures, freezing, devices, and a systemd inside."""
 
+import os
+import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,13 +119,17 @@ def test_freezing(api: Api, make_instance: Make) -> None:
     assert not events.exists()
 
 
-def test_devices_of_privileged_containers(lxc: Client, make_instance: Make) -> None:
-    name = make_instance(config={"security.privileged": "true"})
+@pytest.mark.parametrize("privileged", ["false", "true"])
+def test_devices_that_containers_may_use(lxc: Client, daemon: Daemon, make_instance: Make, privileged: str) -> None:
+    name = make_instance(start=False, config={"security.privileged": privileged})
+    node = (daemon.state_dir / "containers" / name).resolve() / "rootfs" / "root" / "disk"
+    os.mknod(node, stat.S_IFBLK | 0o666, os.makedev(254, 0))
+    node.chmod(0o666)
+    lxc("start", name)
 
     def reads(path: str) -> bool:
         return lxc.run("exec", name, "--", "dd", f"if={path}", "of=/dev/null", "count=1").returncode == 0
 
-    lxc("exec", name, "--", "mknod", "/root/disk", "b", "254", "0")
     assert reads("/dev/zero")
     assert not reads("/root/disk")
     lxc("config", "device", "add", name, "disk", "unix-block", "source=/dev/vda", "path=/dev/vda")

@@ -93,6 +93,7 @@ class Disk:
         options.append("create=dir" if target.is_dir() else "create=file")
         return Attachment(
             mounts=(Mount(target, config["path"], tuple(options), shifted=source.is_shifted),),
+            rules=tuple(await in_thread(_rules_of, device, source)),
             settings=tuple(await in_thread(disk_limits.settings_of, device, False)),
             release=partial(in_thread, _unhold, device),
         )
@@ -115,6 +116,9 @@ class Disk:
         config = device.config
         target = await in_thread(_hold, device, source)
         try:
+            if device.allow is not None:
+                for rule in await in_thread(_rules_of, device, source):
+                    await in_thread(device.allow, rule, True)
             await nodes.show(
                 device,
                 target,
@@ -300,6 +304,22 @@ def _hold(device: DeviceContext, source: Source) -> Path:
             f"{error.strerror or error}"
         ) from error
     return target
+
+
+def _rules_of(device: DeviceContext, source: Source) -> list[str]:
+    """What an unprivileged container may use by a disk that shows it a device file, or a directory of such ones.
+
+    Those of a directory below /dev come and go: it may use any.
+    """
+    if device.privileged or source.fstype or device.config.get("pool"):
+        return []
+    with _opened(source) as path:
+        found = os.stat(path)
+        if stat.S_ISCHR(found.st_mode):
+            return [f"c {os.major(found.st_rdev)}:{os.minor(found.st_rdev)} rwm"]
+        if stat.S_ISDIR(found.st_mode) and found.st_dev == os.stat("/dev").st_dev:
+            return ["b *:* rwm", "c *:* rwm"]
+    return []
 
 
 def _propagation_flags(word: str) -> list[int]:

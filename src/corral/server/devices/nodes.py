@@ -144,7 +144,7 @@ async def plug(device: DeviceContext, nodes: Sequence[Node]) -> None:
     for node in nodes:
         path, is_shown = await in_thread(_make, device, node)
         try:
-            if device.privileged and device.allow is not None:
+            if device.allow is not None:
                 await in_thread(device.allow, node.rule, True)
             if is_shown:
                 await show(device, path, node.path)
@@ -174,7 +174,7 @@ async def refresh(device: DeviceContext, nodes: Sequence[Node]) -> None:
 async def _hide(device: DeviceContext, path: Path) -> None:
     encoded = path.name.removeprefix(f"unix.{encode_path(device.device)}.")
     found = await in_thread(os.lstat, path)
-    if device.privileged and device.allow is not None and found.st_rdev:
+    if device.allow is not None and found.st_rdev:
         letter = "b" if stat.S_ISBLK(found.st_mode) else "c"
         rule = f"{letter} {os.major(found.st_rdev)}:{os.minor(found.st_rdev)} rwm"
         await in_thread(device.allow, rule, False)

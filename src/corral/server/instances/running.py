@@ -46,7 +46,13 @@ class RunningContainer:
         return self.groups
 
     def allow_device(self, hierarchies: Hierarchies, rule: str, allowed: bool) -> None:
-        """Let the processes use a device or not: `c 1:5 rwm`. Asks the monitor: call it in a thread."""
+        """Let the processes use a device or not: `c 1:5 rwm`; nothing where they may use all.
+
+        Asks the monitor: call it in a thread.
+        """
+        prefix = "lxc.cgroup2" if hierarchies.layout is Layout.UNIFIED else "lxc.cgroup"
+        if not self.monitor.get_config_item(f"{prefix}.devices.deny"):
+            return
         if "devices" in hierarchies.v1:
             file = "devices.allow" if allowed else "devices.deny"
             self.cgroup(hierarchies).write("devices", file, rule)

@@ -114,7 +114,7 @@ def _limit(container: RunningContainer, spec: InstanceSpec, facts: HostFacts) ->
     group = container.cgroup(facts.hierarchies)
     for setting in spec.limits:
         group.write(setting.controller, setting.file, setting.value)
-    if spec.idmap is None and facts.hierarchies.has("devices") and not facts.in_user_namespace:
+    if spec.devices_are_limited:
         container.allow_device(facts.hierarchies, "a *:* rwm", False)
         for rule in device_rules(spec):
             container.allow_device(facts.hierarchies, rule, True)

@@ -86,6 +86,8 @@ class InstanceSpec:
     raw: tuple[tuple[str, str], ...]
     log_level: str = "warn"
     device_rules: tuple[str, ...] = ()
+    devices_are_limited: bool = True
+    """Whether it may use only those devices that it is given."""
     mount_hooks: tuple[str, ...] = ()
     """Programs of liblxc's that run when the container's file systems are mounted."""
 
@@ -127,9 +129,27 @@ def compose(
         nics=tuple(one.nic for one in attachments if one.nic is not None),
         mounts=tuple(mount for one in attachments for mount in one.mounts),
         device_rules=tuple(rule for one in attachments for rule in one.rules),
+        devices_are_limited=limits_devices(instance, facts),
         raw=tuple(parse_raw_lxc(config.get("raw.lxc", ""))),
         log_level=log_level,
     )
+
+
+_BRINGING_DEVICES = ("lxc.cgroup.devices.", "lxc.cgroup2.devices.", "lxc.hook.", "lxc.include", "lxc.mount.")
+
+
+def limits_devices(instance: Instance, facts: HostFacts) -> bool:
+    """Whether a container may use only those devices that it is given by devices of its own.
+
+    Its volumes may hold device nodes that it did not make: an image, a backup or another server brought them. An id map
+    does not keep anybody from using these. An unprivileged container whose `raw.lxc` or NVIDIA's hook may show it
+    devices is not limited, as in LXD none of them is.
+    """
+    if not facts.hierarchies.has("devices") or facts.in_user_namespace:
+        return False
+    config = instance.expanded_config
+    brought = any(key.startswith(_BRINGING_DEVICES) for key, _ in parse_raw_lxc(config.get("raw.lxc", "")))
+    return instance.privileged or not (brought or nvidia.is_wanted(config))
 
 
 def _family(config: Mapping[str, str], prefix: str) -> tuple[tuple[str, str], ...]:

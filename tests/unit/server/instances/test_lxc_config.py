@@ -42,6 +42,20 @@ IDMAP = idmaps.plan({}, idmaps.HostIds(IdRange(100000, 65536), IdRange(100000, 6
 NIC = Nic((("type", "veth"), ("link", "br0"), ("name", "eth0")), "veth1")
 
 
+DEVICES = [
+    f"lxc.cgroup2.devices.allow = {rule}"
+    for rule in (
+        "b *:* m",
+        "c *:* m",
+        "c 136:* rwm",
+        *(f"c 1:{minor} rwm" for minor in (3, 5, 7, 8, 9)),
+        *(f"c 5:{minor} rwm" for minor in (0, 1, 2)),
+        "c 10:229 rwm",
+        "c 10:200 rwm",
+    )
+]
+
+
 def instance(**config: str) -> Instance:
     values = {key.replace("__", "."): value for key, value in config.items()}
     return records.instance(config=values)
@@ -72,6 +86,8 @@ def test_an_unprivileged_container() -> None:
         "lxc.seccomp.profile = /state/seccomp/c1",
         "lxc.idmap = u 0 100000 65536",
         "lxc.idmap = g 0 100000 65536",
+        "lxc.cgroup2.devices.deny = a",
+        *DEVICES,
         "lxc.rootfs.path = dir:/pool/c1/rootfs",
         "lxc.rootfs.options = idmap=container",
         "lxc.mount.entry = /dev/fuse dev/fuse none bind,create=file,optional 0 0",
@@ -92,6 +108,27 @@ def test_a_privileged_container() -> None:
     assert not [line for line in lines if "idmap" in line]
     inside = rendered(replace(FACTS, in_user_namespace=True), privileged=True)
     assert not [line for line in inside if "devices" in line]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"raw__lxc": "lxc.mount.entry = /dev/kvm dev/kvm none bind,create=file"},
+        {"raw__lxc": "lxc.cgroup2.devices.allow = c 1:11 rwm"},
+        {"raw__lxc": "lxc.hook.mount = /usr/local/bin/nodes"},
+        {"raw__lxc": "lxc.include = /etc/extra.conf"},
+        {"nvidia__runtime": "true"},
+    ],
+)
+def test_who_is_shown_devices_otherwise_may_use_them(config: dict[str, str]) -> None:
+    assert "lxc.cgroup2.devices.deny = a" not in rendered(**config)
+    assert "lxc.cgroup2.devices.deny = a" in rendered(**{**config, "security__privileged": "true"}, privileged=True)
+
+
+def test_what_says_nothing_of_devices_changes_nothing_for_them() -> None:
+    assert "lxc.cgroup2.devices.deny = a" in rendered(raw__lxc="lxc.signal.halt = SIGTERM")
+    assert "lxc.cgroup.devices.deny = a" in rendered(replace(FACTS, hierarchies=V1))
+    assert "lxc.cgroup.devices.deny = a" not in rendered(replace(FACTS, hierarchies=Hierarchies({}, None)))
 
 
 def test_a_priority_that_the_host_does_not_know() -> None:
@@ -131,7 +168,8 @@ def test_limits_environment_and_raw_lines() -> None:
         security__nesting="true",
         raw__lxc="lxc.signal.halt = SIGTERM",
     )
-    assert [line for line in lines if line.startswith("lxc.cgroup2.")] == [
+    limits = [line for line in lines if line.startswith("lxc.cgroup2.") and ".devices." not in line]
+    assert limits == [
         "lxc.cgroup2.memory.high = max",
         f"lxc.cgroup2.memory.max = {(8 << 30) // 100 * 50}",
         "lxc.cgroup2.memory.swap.max = 0",

@@ -92,9 +92,9 @@ def _security(spec: InstanceSpec, facts: HostFacts) -> Iterator[str]:
         yield f"lxc.seccomp.notify.proxy = unix:{spec.paths.intercept}"
     if spec.idmap is not None:
         yield from spec.idmap.lxc_lines()
-        return
-    yield f"lxc.cap.drop = {_PRIVILEGED_DROP}{'' if facts.apparmor.stacking else _PROFILE_RIGHTS}"
-    if facts.hierarchies.has("devices") and not facts.in_user_namespace:
+    else:
+        yield f"lxc.cap.drop = {_PRIVILEGED_DROP}{'' if facts.apparmor.stacking else _PROFILE_RIGHTS}"
+    if spec.devices_are_limited:
         prefix = "lxc.cgroup2" if facts.hierarchies.layout is Layout.UNIFIED else "lxc.cgroup"
         yield f"{prefix}.devices.deny = a"
         for rule in device_rules(spec):
@@ -102,7 +102,7 @@ def _security(spec: InstanceSpec, facts: HostFacts) -> Iterator[str]:
 
 
 def device_rules(spec: InstanceSpec) -> tuple[str, ...]:
-    """The devices that a privileged container may use."""
+    """The devices that a container may use."""
     return (*_DEVICE_RULES, *spec.device_rules)
 
 
