@@ -19,6 +19,7 @@ _CLEAR_ENVIRONMENT = 1
 _FUNCTIONS_BEFORE_LOAD_CONFIG = 6
 _FUNCTIONS_BEFORE_CLEAR_CONFIG = 22
 _FUNCTIONS_BEFORE_ATTACH = 36
+_ALL_FDS = 1 << 20
 
 
 class _Container(ctypes.Structure):
@@ -137,6 +138,8 @@ def _when_told(gate: int, opener: int, execute: Callable[[], int]) -> Callable[[
         try:
             os.close(opener)
             if os.read(gate, 1) == b"!":
+                # liblxc leaves descriptors of its own open.
+                os.closerange(3, _ALL_FDS)
                 for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM):
                     signal.signal(number, signal.SIG_DFL)
                 code = execute()

@@ -42,6 +42,7 @@ EXIT_NOT_FOUND = 127
 _NR_CLONE3 = 435
 _NR_CLONE = {"x86_64": 56, "aarch64": 220, "riscv64": 220, "ppc64le": 120}
 _PR_SET_DUMPABLE = 4
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _PR_SCHED_CORE = 62
 _PR_SCHED_CORE_SHARE_FROM = 3
 _MAX_MESSAGE = 262144
@@ -205,6 +206,8 @@ def prepare(request: dict[str, Any], stdio: list[int], proc: int) -> None:
     os.closerange(3, _ALL_FDS)
     for kind, soft, hard in request["rlimits"]:
         resource.setrlimit(kind, (soft, hard))
+    if request["seccomp"]:
+        filter_calls(bytes.fromhex(request["seccomp"]))
     uid, gid = request["uid"], request["gid"]
     os.setgroups(request["groups"])
     os.setresgid(gid, gid, gid)
@@ -219,6 +222,19 @@ def prepare(request: dict[str, Any], stdio: list[int], proc: int) -> None:
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+class _Program(ctypes.Structure):
+    """struct sock_fprog."""
+
+    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p)]
+
+
+def filter_calls(instructions: bytes) -> None:
+    """Have seccomp judge the system calls of the command. It is done as root of the container, who may."""
+    program = _Program(len(instructions) // 8, instructions)
+    if libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0) != 0:
+        raise EnterFailed("Filtering system calls", ctypes.get_errno())
 
 
 def confine(proc: int, profile: str) -> None:

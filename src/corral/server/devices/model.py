@@ -43,9 +43,10 @@ class Mount:
 class Attachment:
     """What a device adds to an instance that starts.
 
-    `rules` are the control group's device rules (`c 1:5 rwm`), `settings` its other limits. `volatile` are keys below `volatile.DEVICE.` to remember (None forgets), `nvidia_devices` shares of
-    NVIDIA's cards by its names. `release` undoes what the attach did outside the instance and is called when the start
-    fails; `after_start` is called once it runs, then `start` with the device in the running instance.
+    `rules` are the control group's device rules (`c 1:5 rwm`), `settings` its other limits. `volatile` are keys below
+    `volatile.DEVICE.` to remember (None forgets), `nvidia_devices` shares of NVIDIA's cards by its names. `release`
+    undoes what the attach did outside the instance and is called when the start fails; `after_start` is called once it
+    runs, then `start` with the device in the running instance.
     """
 
     nic: Nic | None = None

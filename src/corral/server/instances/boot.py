@@ -35,7 +35,7 @@ from corral.server.instances.metrics import Collected
 from corral.server.instances.model import Instance
 from corral.server.instances.running import Running
 from corral.server.instances.security import apparmor
-from corral.server.instances.security.idmaps import HostIds
+from corral.server.instances.security.idmaps import HostIds, Planned
 from corral.server.instances.security.interception import Interceptors
 from corral.server.instances.sessions.files import FileServers
 from corral.server.instances.snapshots import scheduling
@@ -60,6 +60,7 @@ async def add_parts(context: Context) -> None:
     if not found.in_user_namespace:
         await in_thread(host_limits.raise_host_limits)
     context.parts.add(await in_thread(_host_ids))
+    context.parts.add(Planned())
     context.parts.add(Running())
     context.parts.add(Criu())
     context.parts.add(await Inventory.open(context.db))

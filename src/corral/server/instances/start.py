@@ -13,6 +13,7 @@ from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle, format_time, utc_now
 from corral.server.host.filesystems import mount
+from corral.server.host.isolation import idmap as host_ids
 from corral.server.host.isolation.idmap import IdMap
 from corral.server.host.threads import in_thread
 from corral.server.instances import busy, facts, keys, replacing, root_volume, running, saved_state, store
@@ -160,6 +161,8 @@ async def _map_ids(state: _Start) -> None:
     if instance.privileged != (wanted is None):
         wanted = (await plan_idmap(state.context, instance)).idmap
         state.volatile["volatile.idmap.next"] = idmaps.to_text(wanted)
+    if wanted is not None:
+        await in_thread(host_ids.check_set_aside, wanted)
     on_disk = idmaps.of_text(config.get("volatile.last_state.idmap"))
     if state.stateful:
         saved_state.check_idmap(instance, wanted)
@@ -207,11 +210,18 @@ async def _shift(state: _Start, wanted: IdMap | None) -> None:
 
 async def plan_idmap(context: Context, instance: Instance) -> idmaps.Plan:
     """The id map that an instance's config asks for."""
-    config = instance.expanded_config
-    taken = []
-    if is_true(config.get("security.idmap.isolated")):
-        taken = idmaps.taken_ranges(await context.parts[Inventory].list(), instance.storage_name)
-    return idmaps.plan(config, context.parts[idmaps.HostIds], taken)
+    config, ids = instance.expanded_config, context.parts[idmaps.HostIds]
+    if not is_true(config.get("security.idmap.isolated")):
+        return idmaps.plan(config, ids, ())
+    others = await context.parts[Inventory].list()
+    # From here on nobody else plans: what others have planned and not yet written counts too.
+    planned = context.parts[idmaps.Planned]
+    for instance_id in [one for one in planned if busy.holder(context, one) is None]:
+        del planned[instance_id]
+    taken = [*idmaps.taken_ranges(others, ids, instance.storage_name), *planned.besides(instance.id)]
+    plan = idmaps.plan(config, ids, taken)
+    planned[instance.id] = idmaps.isolated_range(config, plan.base)
+    return plan
 
 
 async def _attach_devices(state: _Start, undo: Rollback) -> None:

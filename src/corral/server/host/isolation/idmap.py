@@ -65,6 +65,41 @@ def get_default_ranges(etc: str | Path = "/etc") -> tuple[IdRange, IdRange]:
     return _largest(Path(etc, "subuid"), "uids"), _largest(Path(etc, "subgid"), "gids")
 
 
+def check_set_aside(idmap: IdMap, etc: str | Path = "/etc") -> None:
+    """Raise InvalidRequest where a map has ids of the host that are not set aside for root.
+
+    So newuidmap(1) has it, where it is installed: root's own single id, and the ranges of /etc/subuid and /etc/subgid.
+    """
+    if not (shutil.which("newuidmap") and shutil.which("newgidmap")):
+        return
+    for name, uids in (("subuid", True), ("subgid", False)):
+        try:
+            allowed = _joined(parse_subids(Path(etc, name).read_text()))
+        except OSError:
+            allowed = []
+        for entry in idmap.entries:
+            if not (entry.uids if uids else entry.gids) or (entry.outside, entry.size) == (0, 1):
+                continue
+            if not any(one.base <= entry.outside and entry.outside + entry.size <= one.end for one in allowed):
+                line = f"root:{entry.outside}:{entry.size}"
+                raise InvalidRequest(
+                    f"The id map of the container has ids of the host that {Path(etc, name)} does not set aside for "
+                    f"containers: to allow it, add the line {line} there"
+                )
+
+
+def _joined(ranges: Sequence[IdRange]) -> list[IdRange]:
+    """The same ids in as few ranges as there can be."""
+    joined: list[IdRange] = []
+    for one in sorted(ranges):
+        if joined and one.base <= joined[-1].end:
+            last = joined.pop()
+            joined.append(IdRange(last.base, max(last.end, one.end) - last.base))
+        else:
+            joined.append(one)
+    return joined
+
+
 def _largest(path: Path, word: str) -> IdRange:
     try:
         text = path.read_text()

@@ -35,8 +35,9 @@ class ExecRequest:
     """A command for a container. `uid`, `gid` and `groups` are the container's, `owner` is its root on the host.
 
     `cgroups` are the directories to join. `userns` says whether the container has a user namespace of its own.
-    `rlimits` are (resource, soft, hard). `core_of` is a process whose cores are shared (0: no core scheduling). With
-    `attach` liblxc enters the container, as it must for a privileged one.
+    `rlimits` are (resource, soft, hard), `seccomp` the instructions of a filter of system calls, in hexadecimal digits.
+    `core_of` is a process whose cores are shared (0: no core scheduling). With `attach` liblxc enters the container, as
+    it must for a privileged one.
     """
 
     argv: Sequence[str]
@@ -50,6 +51,7 @@ class ExecRequest:
     userns: bool = True
     owner: tuple[int, int] = (0, 0)
     apparmor: str = ""
+    seccomp: str = ""
     core_of: int = 0
     rlimits: Sequence[tuple[int, int, int]] = ()
     attach: "Attach | None" = None
@@ -164,6 +166,7 @@ class Zygote:
             "apparmor": request.apparmor,
             "core_of": request.core_of,
             "rlimits": [list(limit) for limit in request.rlimits],
+            "seccomp": request.seccomp,
             "attach": attach and {"lxcpath": attach.lxcpath, "name": attach.name, "config": attach.config},
         }
         return await self._request(message, [init_pidfd, *stdio])

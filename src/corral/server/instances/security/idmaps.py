@@ -37,6 +37,14 @@ class HostIds:
     reason: str = ""
 
 
+class Planned(dict[int, IdRange]):
+    """Ranges of isolated containers that were chosen and are not on record yet, by instance. One part of the daemon."""
+
+    def besides(self, instance_id: int) -> list[IdRange]:
+        """Those of other instances."""
+        return [one for key, one in self.items() if key != instance_id]
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A map (None: privileged) and the first id of an isolated one (0 for the shared one)."""
@@ -69,12 +77,16 @@ def plan(config: Mapping[str, str], ids: HostIds, taken: Iterable[IdRange]) -> P
         raise NotSupported(ids.reason or "No uids are set aside for containers: only privileged containers can run")
     if not is_true(config.get("security.idmap.isolated")):
         return Plan(_with_raw(_map_of(ids.uids, ids.gids), config))
-    size = int(config.get("security.idmap.size") or 0) or ISOLATED_SIZE
     if config.get("security.idmap.base"):
-        chosen = IdRange(int(config["security.idmap.base"]), size)
+        chosen = isolated_range(config, int(config["security.idmap.base"]))
     else:
-        chosen = find_free(ids.uids, size, taken)
+        chosen = find_free(ids.uids, isolated_range(config, 0).size, taken)
     return Plan(_with_raw(_map_of(chosen, chosen), config), chosen.base)
+
+
+def isolated_range(config: Mapping[str, str], base: int) -> IdRange:
+    """The ids of an isolated container, from its first one on."""
+    return IdRange(base, int(config.get("security.idmap.size") or 0) or ISOLATED_SIZE)
 
 
 def _map_of(uids: IdRange, gids: IdRange) -> IdMap:
@@ -107,14 +119,28 @@ def find_free(host: IdRange, size: int, taken: Iterable[IdRange]) -> IdRange:
     return IdRange(base, size)
 
 
-def taken_ranges(instances: Iterable[Instance], besides: str = "") -> list[IdRange]:
-    """The ranges of isolated containers other than one (by its name on this server)."""
+def taken_ranges(instances: Iterable[Instance], ids: HostIds, besides: str = "") -> list[IdRange]:
+    """The ranges of isolated containers other than one (by its name on this server).
+
+    One whose config has changed runs on with the ids that it was started with: these are its own, too.
+    """
     ranges = []
     for instance in instances:
         config = instance.expanded_config
-        if instance.storage_name == besides or not instance.is_container or instance.privileged:
+        if instance.storage_name == besides or not instance.is_container:
             continue
-        if is_true(config.get("security.idmap.isolated")) and config.get("volatile.idmap.base"):
-            size = int(config.get("security.idmap.size") or 0) or ISOLATED_SIZE
-            ranges.append(IdRange(int(config["volatile.idmap.base"]), size))
+        if not instance.privileged and is_true(config.get("security.idmap.isolated")):
+            base = config.get("volatile.idmap.base")
+            ranges += [isolated_range(config, int(base))] if base else []
+        current = of_text(config.get("volatile.idmap.current"))
+        if current is not None and not _is_shared(current, ids):
+            ranges += [IdRange(one.outside, one.size) for one in current.entries]
     return ranges
+
+
+def _is_shared(idmap: IdMap, ids: HostIds) -> bool:
+    """Whether a map has some of the ids that those containers share which are not isolated."""
+    if ids.uids is None:
+        return True
+    first, end = ids.uids.base, ids.uids.base + ISOLATED_SIZE
+    return any(one.outside < end and one.outside + one.size > first for one in idmap.entries)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -12,12 +13,14 @@ from typing import Any
 
 import msgspec
 
+from corral import architectures
 from corral.api.instance_exec import Control, InstanceExecPost
 from corral.api.urls import url
 from corral.errors import InvalidRequest
 from corral.server.background import alongside
 from corral.server.context import Context
 from corral.server.events.model import Lifecycle
+from corral.server.host.isolation import seccomp_filter
 from corral.server.host.programs import fdio, terminal
 from corral.server.host.programs.zygote import Attach, ExecRequest, Running, Zygote
 from corral.server.host.threads import in_thread
@@ -94,8 +97,16 @@ def compose_environment(instance: Instance, body: InstanceExecPost, init_pid: in
 
 
 def needs_liblxc(instance: Instance, *, privileged: bool) -> bool:
-    """Whether the command must be set up by liblxc: more than namespaces and control groups holds the container."""
-    return privileged or any(key.startswith(_LIBLXC_KEYS) for key in instance.expanded_config)
+    """Whether the command must be set up by liblxc: more than namespaces, groups and the default filter hold it."""
+    is_foreign = instance.architecture != architectures.local_architectures()[0]
+    configured = any(key.startswith(_LIBLXC_KEYS) for key in instance.expanded_config)
+    return privileged or configured or is_foreign or not _default_filter()
+
+
+@functools.cache
+def _default_filter() -> str:
+    """The default filter of system calls for this machine; "" where only liblxc knows to make it."""
+    return (seccomp_filter.compile_default(os.uname().machine) or b"").hex()
 
 
 def check(body: InstanceExecPost) -> None:
@@ -138,6 +149,7 @@ async def start(target: Target, body: InstanceExecPost, stdio: tuple[int, int, i
             owner=_root_on_host(instance),
             apparmor=apparmor.label(context, instance) if apparmor.host(context).loads_profiles else "",
             core_of=container.init_pid if context.parts[HostFacts].core_scheduling else 0,
+            seccomp=_default_filter(),
             attach=_attach(context, instance) if needs_liblxc(instance, privileged=idmap is None) else None,
         )
         command = await context.parts[Zygote].exec(request, init, stdio)
