@@ -40,7 +40,7 @@ def test_signals_reach_a_command_that_closed_its_outputs(lxc: Client, instance: 
         lambda: lxc.run("exec", instance, "--", "test", "-e", "/tmp/closed").returncode == 0, "its outputs are closed"
     )
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == 9
 
 
@@ -124,7 +124,7 @@ def test_a_signal_is_forwarded(lxc: Client, instance: str) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (9, b"caught\n")
 
 
@@ -133,7 +133,7 @@ def test_the_command_ends_with_its_client(lxc: Client, api: Api, instance: str) 
     running = "pidof cat"
     until(lambda: lxc.run("exec", instance, "--", "sh", "-c", running).returncode == 0, "the command runs")
     process.kill()
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     until(lambda: lxc.run("exec", instance, "--", "sh", "-c", running).returncode != 0, "the command has ended")
 
 

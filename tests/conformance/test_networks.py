@@ -125,7 +125,7 @@ def test_instances_find_each_other_by_name(
     until(lambda: addresses(api, one), "an address by DHCP")
     resolved = lxc("exec", one, "--", "nslookup", f"{other}.lxd")
     assert f"Address: {address}" in resolved.replace("Address 1", "Address")
-    assert lxc("exec", one, "--", "ping", "-c", "1", "-W", "2", other)
+    assert lxc("exec", one, "--", "ping", "-c", "1", "-W", "20", other)
 
     def listed() -> dict[str, list[list[str]]]:
         found: dict[str, list[list[str]]] = {}

@@ -82,7 +82,7 @@ def test_monitor(lxc: Client, make_instance: Callable[..., str]) -> None:
         assert "instance-created" in seen
     finally:
         monitor.kill()
-        monitor.communicate(timeout=10)
+        monitor.communicate(timeout=60)
 
 
 def _something_is_shown(lxc: Client, stream: IO[bytes]) -> bool:

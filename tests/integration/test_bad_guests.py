@@ -113,7 +113,7 @@ def test_one_that_takes_all_watches_of_files(api: Api, make_instance: Make) -> N
         assert taken[1:] == [100, 100]
     finally:
         for one in watchers:
-            one.communicate(timeout=20)
+            one.communicate(timeout=60)
 
 
 def test_a_web_load_of_many_processes(api: Api, make_instance: Make, daemon: Daemon) -> None:

@@ -356,7 +356,7 @@ def test_a_command_ends_with_the_trust_of_the_one_who_asked(
         until(lambda: _sleeps(api, instance), "the command runs")
         api.call("DELETE", f"/1.0/certificates/{pem.fingerprint_of(der)}")
         for one in sockets:
-            one.settimeout(20)
+            one.settimeout(60)
             with contextlib.suppress(ConnectionError, ssl.SSLError):
                 while one.recv(4096):
                     pass

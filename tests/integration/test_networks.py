@@ -59,7 +59,7 @@ class Guest:
     def close(self) -> None:
         """End it; its interface goes with its namespace."""
         self._holder.kill()
-        self._holder.wait(10)
+        self._holder.wait(60)
         sh("ip", "link", "delete", self.interface, ok=False)
 
     def ask_for_address(self, tmp_path: Path, hostname: str = "guest") -> str:
@@ -151,7 +151,7 @@ def wanted_chains(bridge: str) -> set[str]:
 def test_a_guest_gets_an_address_and_the_gateway_has_a_name(guest: Guest, tmp_path: Path, bridge: str) -> None:
     address = guest.ask_for_address(tmp_path)
     assert address.startswith("10.77.1.")
-    assert guest.can_reach("10.77.1.1")
+    until(lambda: guest.can_reach("10.77.1.1"), "the gateway answers")
     assert "Address: 10.77.1.1" in resolve(guest, "_gateway.lxd")
 
 
@@ -160,7 +160,7 @@ def test_names_of_clients_resolve_where_they_may_give_them(
 ) -> None:
     calls.call("PUT", f"/1.0/networks/{bridge}", {"config": {**CONFIG, "dns.mode": "dynamic", "dns.domain": "corp"}})
     address = guest.ask_for_address(tmp_path, "named")
-    until(lambda: address in resolve(guest, "named.corp"), "the guest's name resolves", 5)
+    until(lambda: address in resolve(guest, "named.corp"), "the guest's name resolves")
 
 
 async def test_reserved_addresses_and_names(bare: Daemon, guest: Guest, tmp_path: Path, bridge: str) -> None:
@@ -179,7 +179,7 @@ async def test_reserved_addresses_and_names(bare: Daemon, guest: Guest, tmp_path
 
 def test_nat_leads_out(guest: Guest, outside: Guest, tmp_path: Path) -> None:
     guest.ask_for_address(tmp_path)
-    until(lambda: guest.can_reach(OUTSIDE), "the outside answers", 5)
+    until(lambda: guest.can_reach(OUTSIDE), "the outside answers")
 
 
 def test_ipv6_is_advertised(guest: Guest) -> None:
@@ -191,7 +191,7 @@ def test_flushed_rules_come_back(guest: Guest, outside: Guest, tmp_path: Path, b
     guest.ask_for_address(tmp_path)
     sh("nft", "flush", "ruleset")
     until(lambda: wanted_chains(bridge) <= chains(), "the rules are back", 15)
-    until(lambda: guest.can_reach(OUTSIDE), "the outside answers", 5)
+    until(lambda: guest.can_reach(OUTSIDE), "the outside answers")
 
 
 @pytest.mark.usefixtures("repairs")
@@ -206,7 +206,7 @@ def test_docker_does_not_cut_the_bridge_off(
         sh("iptables", "-I", "FORWARD", "-j", "DOCKER-USER")
         sh("iptables", "-P", "INPUT", "DROP")
         until(lambda: sh("iptables", "-S", "DOCKER-USER").count(mark) == 2, "rules in Docker's chain", 15)
-        until(lambda: guest.can_reach(OUTSIDE), "the outside answers", 5)
+        until(lambda: guest.can_reach(OUTSIDE), "the outside answers")
         assert guest.ask_for_address(tmp_path).startswith("10.77.1.")
         calls.call("PUT", f"/1.0/networks/{bridge}", {"config": {**CONFIG, "ipv4.firewall": "false"}})
         assert mark not in sh("iptables", "-S")

@@ -157,7 +157,7 @@ def test_an_emulator_that_nobody_noted_is_ended(daemon: Daemon, api: Api, make_i
     another = subprocess.Popen([sys.executable, "-c", script, "--pid", f"file={starting}.other"])
     try:
         daemon.start()
-        assert emulator.wait(10) != 0
+        assert emulator.wait(60) != 0
         assert another.poll() is None
         assert not place.exists()
     finally:

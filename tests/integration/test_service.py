@@ -39,7 +39,7 @@ def ready(daemon: Daemon) -> None:
 
 def end(process: "subprocess.Popen[bytes]") -> int:
     process.terminate()
-    return process.wait(30)
+    return process.wait(60)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_damaged_database_is_reported(daemon: Daemon) -> None:
     database.mkdir(parents=True)
     (database / "db.bin").write_bytes(b"rubbish" * 1000)
     process = start_with(daemon, None)
-    assert process.wait(30) == 1
+    assert process.wait(60) == 1
     assert "Failed to open the database" in daemon.output()
 
 

@@ -308,7 +308,7 @@ async def with_files(serve: Serve, talk: Callable[[Callable[..., tuple[Any, list
     with ours:
         with theirs:
             helper: Running = await serve(theirs.fileno())
-        ours.settimeout(10)
+        ours.settimeout(60)
 
         def call(op: str, path: str, **more: Any) -> tuple[Any, list[int]]:
             ours.send(json.dumps({"op": op, "path": path, **more}).encode())

@@ -95,7 +95,7 @@ def test_list(tmp_path: Path) -> None:
         assert server.stdout is not None
         assert server.stdout.readline() == b"ready\n"
         shown, modules = imported_by(tmp_path, "list")
-        assert server.wait(10) == 0
+        assert server.wait(60) == 0
     assert "| c1   | STOPPED |" in shown
     assert modules == LIST
 

@@ -16,7 +16,7 @@ def make_table(tx: Tx) -> None:
 
 def insert(tx: Tx, started: threading.Event, go_on: threading.Event) -> int:
     started.set()
-    assert go_on.wait(10)
+    assert go_on.wait(60)
     return tx.execute("INSERT INTO things VALUES ('a')")
 
 

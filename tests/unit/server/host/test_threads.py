@@ -13,7 +13,7 @@ async def test_a_cancelled_caller_waits_for_the_function() -> None:
 
     def work() -> None:
         started.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         done.set()
 
     task = asyncio.ensure_future(in_thread(work))
@@ -34,7 +34,7 @@ async def test_a_function_that_may_be_left_behind() -> None:
 
     def work() -> None:
         started.set()
-        go_on.wait(10)
+        go_on.wait(60)
 
     task = asyncio.ensure_future(in_thread_abandonable(work))
     await asyncio.to_thread(started.wait, 10)
