@@ -66,7 +66,7 @@ async def exchange(
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + data)
     try:
-        raw = await asyncio.wait_for(reader.read(), 10)
+        raw = await asyncio.wait_for(reader.read(), 60)
     finally:
         writer.close()
     head, _, text = raw.partition(b"\r\n\r\n")
