@@ -1,5 +1,6 @@
 """What a hostile root user of a container tries to reach of the host and of its neighbours, in vain."""
 
+import ctypes
 import itertools
 import json
 import os
@@ -145,6 +146,41 @@ def test_commands_bring_nothing_of_the_host(daemon: Daemon, api: Api, make_insta
             "grep -q '^NoNewPrivs:.*0' /proc/self/status || exit 15; exit 0"
         )
         assert api.execute(name, "sh", "-c", script) == 0
+
+
+KEYCTL, JOIN_SESSION, SEARCH, SESSION = 250, 1, 10, -3
+ADD_KEY = 248
+
+LOOK_FOR_KEYS = f"""
+import ctypes, sys
+libc = ctypes.CDLL(None, use_errno=True)
+sys.exit(10 if libc.syscall({KEYCTL}, {SEARCH}, {SESSION}, b"user", b"secret-of-the-host", 0) >= 0 else 0)
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers are x86_64's")
+@pytest.mark.parametrize("privileged", ["false", "true"])
+def test_keys_of_the_hosts_session(
+    daemon: Daemon, python_guest: Callable[[dict[str, str]], Callable[[str], int]], privileged: str
+) -> None:
+    """What the daemon was started with are not the keys of commands."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    daemon.kill()
+    assert libc.syscall(KEYCTL, JOIN_SESSION, 0) >= 0
+    try:
+        assert libc.syscall(ADD_KEY, b"user", b"secret-of-the-host", b"secret", 6, SESSION) >= 0
+        daemon.start()
+        assert libc.syscall(KEYCTL, SEARCH, SESSION, b"user", b"secret-of-the-host", 0) >= 0
+        run = python_guest({"security.privileged": privileged})
+        assert run(LOOK_FOR_KEYS) == 0
+        # Nor is one's the other's: a key that a command leaves is not the next one's.
+        add = LOOK_FOR_KEYS.replace(f"{KEYCTL}, {SEARCH}, {SESSION}, b", f"{ADD_KEY}, b").replace(
+            'host", 0)', f"host\", b'x', 1, {SESSION})"
+        )
+        assert run(add) == 10
+        assert run(LOOK_FOR_KEYS) == 0
+    finally:
+        libc.syscall(KEYCTL, JOIN_SESSION, 0)
 
 
 @pytest.fixture

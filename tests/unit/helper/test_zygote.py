@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.helper import zygote
+from corral.helper import entering, zygote
 
 OWNER = (os.getuid(), os.getgid())
 
@@ -20,7 +20,7 @@ def make_group(path: Path) -> Path:
 
 def test_every_group_is_joined_and_missing_ones_are_passed_over(tmp_path: Path) -> None:
     group = make_group(tmp_path / "one")
-    zygote.join_cgroups([str(group), str(tmp_path / "missing")], OWNER)
+    entering.join_cgroups([str(group), str(tmp_path / "missing")], OWNER)
     assert (group / "cgroup.procs").read_text() == "0"
 
 
@@ -29,15 +29,15 @@ def test_a_group_that_hands_its_controllers_on_is_joined_in_a_leaf(
 ) -> None:
     group = make_group(tmp_path / "one")
     make_group(group / ".lxc")
-    plain = zygote.write_procs
+    plain = entering.write_procs
 
     def refuse(directory: str) -> None:
         if directory == str(group):
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         plain(directory)
 
-    monkeypatch.setattr(zygote, "write_procs", refuse)
-    zygote.join_cgroups([str(group)], OWNER)
+    monkeypatch.setattr(entering, "write_procs", refuse)
+    entering.join_cgroups([str(group)], OWNER)
     assert (group / ".lxc" / "cgroup.procs").read_text() == "0"
 
 
@@ -45,9 +45,9 @@ def test_a_group_that_cannot_be_joined_is_an_error(tmp_path: Path, monkeypatch: 
     def refuse(directory: str) -> None:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
-    monkeypatch.setattr(zygote, "write_procs", refuse)
-    with pytest.raises(zygote.EnterFailed, match="Cannot allocate memory") as caught:
-        zygote.join_cgroups([str(tmp_path)], OWNER)
+    monkeypatch.setattr(entering, "write_procs", refuse)
+    with pytest.raises(entering.EnterFailed, match="Cannot allocate memory") as caught:
+        entering.join_cgroups([str(tmp_path)], OWNER)
     assert caught.value.number == errno.ENOMEM
 
 
@@ -68,10 +68,10 @@ def test_the_version_2_group_is_the_one_without_threads_of_version_1(tmp_path: P
         group.mkdir()
         (group / "cgroup.procs").touch()
     (first / "tasks").touch()
-    assert zygote.find_unified([str(first), str(tmp_path / "missing"), str(second)]) == str(second)
-    assert zygote.find_unified([str(first)]) is None
+    assert entering.find_unified([str(first), str(tmp_path / "missing"), str(second)]) == str(second)
+    assert entering.find_unified([str(first)]) is None
 
 
 def test_a_child_that_cannot_begin_in_a_group_is_not_made(tmp_path: Path) -> None:
-    assert zygote.fork_into(str(tmp_path / "missing")) is None
-    assert zygote.fork_into(str(tmp_path)) is None  # no control group
+    assert entering.fork_into(str(tmp_path / "missing")) is None
+    assert entering.fork_into(str(tmp_path)) is None  # no control group

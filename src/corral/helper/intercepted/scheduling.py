@@ -24,14 +24,11 @@ def sched_setscheduler(caller: Caller, target: int, policy: int, parameter_addre
         raise NotOurs
     if not caller.is_trusted_with(CAP_SYS_NICE):
         raise PermissionError(errno.EPERM, "The task may not set policies")
-    task = int(caller.read_file("stat").split(" ", 1)[0])
     namespace = caller.open("ns/pid")
+    target = target or number_inside(caller.read_file("status"))
     caller.ensure_waiting()
     parameter = os.sched_param(priority)
-    if target == 0:
-        os.sched_setscheduler(task, policy, parameter)
-        return 0
-    # The number means a process of the task's own namespace, which only a child enters.
+    # The number means a process of the task's own namespace, which only a child enters: no other is ever reached.
     kernel.setns(namespace, CLONE_NEWPID)
     pid = os.fork()
     if pid == 0:
@@ -47,6 +44,15 @@ def sched_setscheduler(caller: Caller, target: int, policy: int, parameter_addre
     if number != 0:
         raise OSError(abs(number), os.strerror(abs(number)))
     return 0
+
+
+def number_inside(status: str) -> int:
+    """A task's number in its own pid namespace, by the text of /proc/TID/status."""
+    for line in status.splitlines():
+        name, _, numbers = line.partition(":")
+        if name == "NSpid":
+            return int(numbers.split()[-1])
+    raise NotOurs
 
 
 class Groups:
