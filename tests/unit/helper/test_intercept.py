@@ -122,6 +122,9 @@ def test_control_groups(tmp_path: Path) -> None:
     (tmp_path / "memory/lxc.payload.c1/memory.limit_in_bytes").write_text("1048576\n")
     (tmp_path / "memory/lxc.payload.c1/memory.stat").write_text("cache 5\nrss 6\nnonsense\n")
     (tmp_path / "memory/lxc.payload.c1/memory.usage_in_bytes").write_text("9223372036854771712\n")
+    assert scheduling.number_inside("Name:\tx\nNStgid:\t70\t3\nNSpid:\t71\t8\t2\n") == 2
+    with pytest.raises(caller.NotOurs):
+        scheduling.number_inside("Name:\tx\n")
     groups = scheduling.Groups(table, "c1", str(tmp_path))
     assert groups.number("memory", "memory.limit_in_bytes", "memory.max") == 1 << 20
     assert groups.number("memory", "memory.usage_in_bytes", "-") is None

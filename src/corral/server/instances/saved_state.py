@@ -125,7 +125,8 @@ async def _set_sysctls(container: RunningContainer, spec: InstanceSpec) -> None:
     if not spec.sysctls:
         return
     spaces = ["--ipc", "--net", "--uts", *(["--user"] if spec.idmap is not None else [])]
-    values = [f"{name}={value}" for name, value in spec.sysctls]
+    # As liblxc has it: without a dot no name leads out of /proc/sys.
+    values = [f"{name.replace('.', '/')}={value}" for name, value in spec.sysctls]
     await command.run(
         ["nsenter", "--target", str(container.init_pid), *spaces, "--", "sysctl", "--quiet", "--write", *values]
     )
