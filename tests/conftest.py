@@ -122,6 +122,14 @@ def make_daemon(peer: Programs) -> Iterator[Callable[[], Daemon]]:
 
 
 @pytest.fixture(scope="module")
+def bare(make_daemon: Callable[[], Daemon]) -> Daemon:
+    """A daemon with nothing: no pool, no network, no image."""
+    daemon = make_daemon()
+    daemon.start()
+    return daemon
+
+
+@pytest.fixture(scope="module")
 def daemon(make_daemon: Callable[[], Daemon], busybox_image: Path) -> Daemon:
     """A daemon with a pool, a bridge, a default profile and the image `busybox`."""
     daemon = make_daemon()

@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,6 @@ from harness.client import Client
 from harness.daemon import Daemon
 
 _ports = itertools.count(18443)
-
-
-@pytest.fixture(scope="module")
-def bare(make_daemon: Callable[[], Daemon]) -> Daemon:
-    """A daemon without pools and networks."""
-    daemon = make_daemon()
-    daemon.start()
-    return daemon
 
 
 @pytest.fixture

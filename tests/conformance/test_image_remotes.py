@@ -1,10 +1,8 @@
 """A simplestreams image server over HTTPS, browsed by our client as by the unmodified one, and copied from."""
 
 import hashlib
-import io
 import json
 import ssl
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,18 +12,10 @@ from corral.server.auth import server_certificate
 from harness import programs, streams
 from harness.client import Client
 from harness.daemon import Daemon
+from harness.images import tar
 from harness.streams import Streams
 
 DOCUMENT = b"architecture: x86_64\ncreation_date: 1700000000\nproperties: {os: Test}\n"
-
-
-def archive(name: str, content: bytes) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:xz") as made:
-        entry = tarfile.TarInfo(name)
-        entry.size = len(content)
-        made.addfile(entry, io.BytesIO(content))
-    return stream.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +31,17 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Streams]:
     root.mkdir()
     with pytest.MonkeyPatch.context() as patch, streams.serve(root, context) as serving:
         patch.setenv("SSL_CERT_FILE", str(directory / "ca.pem"))
-        metadata = archive("metadata.yaml", DOCUMENT)
-        serving.add("20240101_0000", metadata, archive("etc/old", b"1"))
-        serving.add("20240201_0000", metadata, archive("etc/new", b"2"), support_eol="2030-01-01")
-        serving.add("20240301_0000", metadata, archive("etc/other", b"3"), alias="test/2,test/latest", release="two")
+        metadata = tar({"metadata.yaml": DOCUMENT}, "w:xz")
+        serving.add("20240101_0000", metadata, tar({"etc/old": b"1"}, "w:xz"))
+        serving.add("20240201_0000", metadata, tar({"etc/new": b"2"}, "w:xz"), support_eol="2030-01-01")
+        latest = tar({"etc/other": b"3"}, "w:xz")
+        serving.add("20240301_0000", metadata, latest, alias="test/2,test/latest", release="two")
         yield serving
 
 
 @pytest.fixture(scope="module")
 def server(catalog: Streams, make_daemon: Callable[[], Daemon]) -> Daemon:
+    """A daemon that trusts the catalog's certificate."""
     daemon = make_daemon()
     daemon.start()
     return daemon

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import yaml
@@ -11,14 +11,6 @@ import yaml
 from conftest import client_of
 from harness.client import Client
 from harness.daemon import Daemon
-
-
-@pytest.fixture(scope="module")
-def bare(make_daemon: Callable[[], Daemon]) -> Daemon:
-    """A daemon without pools."""
-    daemon = make_daemon()
-    daemon.start()
-    return daemon
 
 
 @pytest.fixture

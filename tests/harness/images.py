@@ -12,7 +12,9 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from corral.server.images import apt, build
 from corral.server.images import debian as recipes
@@ -90,6 +92,17 @@ DIRECTORIES = (
     "usr/sbin",
     "var",
 )
+
+
+def tar(entries: Mapping[str, bytes], mode: Literal["w", "w:gz", "w:xz"] = "w") -> bytes:
+    """An archive of files, by their names."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as archive:
+        for name, content in entries.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
 
 
 def metadata(os_name: str, release: str, description: str) -> str:

@@ -1,7 +1,6 @@
 """Images over the REST API of a real daemon: import, export, build, aliases, delete, faults."""
 
 import contextlib
-import io
 import json
 import os
 import re
@@ -9,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pytest
 
 from harness.api import Api, ApiError
 from harness.daemon import Daemon
+from harness.images import tar
 from harness.waiting import until
 
 DOCUMENT = b"architecture: x86_64\ncreation_date: 1700000000\nproperties: {os: test, release: '1.10'}\n"
@@ -24,16 +23,6 @@ DOCUMENT = b"architecture: x86_64\ncreation_date: 1700000000\nproperties: {os: t
 
 UNFINISHED = b"POST /1.0/images HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n" + b"\x1f" * 200_000
 """The beginning of an upload."""
-
-
-def tar(entries: dict[str, bytes], form: str = "w") -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode=form) as archive:  # type: ignore[call-overload]
-        for name, content in entries.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return stream.getvalue()
 
 
 def unified(marker: str) -> bytes:

@@ -79,14 +79,6 @@ class Guest:
         return "bytes from" in self.run("busybox", "ping", "-c", "1", "-W", "1", address, ok=False)
 
 
-@pytest.fixture(scope="module")
-def bare(make_daemon: Callable[[], Daemon]) -> Daemon:
-    """A daemon with nothing."""
-    daemon = make_daemon()
-    daemon.start()
-    return daemon
-
-
 @pytest.fixture
 def repairs(peer: Programs) -> None:
     """For tests of what the real LXD does not do: it repairs nothing."""

@@ -2,10 +2,8 @@
 
 import contextlib
 import http.server
-import io
 import json
 import socket
-import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,23 +14,14 @@ import pytest
 from harness import streams as streams_harness
 from harness.api import Api, ApiError
 from harness.daemon import Daemon
+from harness.images import tar
 from harness.streams import Streams
 from harness.waiting import until
 
 DOCUMENT = b"architecture: x86_64\ncreation_date: 1700000000\nproperties: {os: inner}\n"
 
 
-def tar(entries: dict[str, bytes], form: str = "w:xz") -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode=form) as archive:  # type: ignore[call-overload]
-        for name, content in entries.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return stream.getvalue()
-
-
-METADATA = tar({"metadata.yaml": DOCUMENT})
+METADATA = tar({"metadata.yaml": DOCUMENT}, "w:xz")
 
 
 def root(marker: str) -> bytes:

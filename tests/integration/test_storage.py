@@ -14,14 +14,6 @@ from harness.daemon import Daemon, loops
 POOLS = "/1.0/storage-pools"
 
 
-@pytest.fixture(scope="module")
-def bare(make_daemon: Callable[[], Daemon]) -> Daemon:
-    """A daemon without pools."""
-    daemon = make_daemon()
-    daemon.start()
-    return daemon
-
-
 @pytest.fixture
 def rest(bare: Daemon) -> Iterator[Api]:
     with bare.api() as api:
