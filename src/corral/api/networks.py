@@ -49,6 +49,8 @@ class NetworkLease(msgspec.Struct, kw_only=True):
 
 
 class NetworkStateAddress(msgspec.Struct, kw_only=True):
+    """An address of an interface; `netmask` is the length of its prefix."""
+
     family: str
     address: str
     netmask: str
@@ -56,6 +58,8 @@ class NetworkStateAddress(msgspec.Struct, kw_only=True):
 
 
 class NetworkStateCounters(msgspec.Struct, kw_only=True):
+    """What went through an interface since it is there."""
+
     bytes_received: int = 0
     bytes_sent: int = 0
     packets_received: int = 0
@@ -63,6 +67,8 @@ class NetworkStateCounters(msgspec.Struct, kw_only=True):
 
 
 class NetworkStateBond(msgspec.Struct, kw_only=True):
+    """What a bond is set to, with the interfaces below it; delays and frequency are milliseconds."""
+
     mode: str = ""
     transmit_policy: str = ""
     up_delay: int = 0
@@ -73,6 +79,8 @@ class NetworkStateBond(msgspec.Struct, kw_only=True):
 
 
 class NetworkStateBridge(msgspec.Struct, kw_only=True):
+    """What a bridge is set to, with its ports; the delay is in hundredths of a second."""
+
     id: str = ""
     stp: bool = False
     forward_delay: int = 0
@@ -82,6 +90,8 @@ class NetworkStateBridge(msgspec.Struct, kw_only=True):
 
 
 class NetworkStateVLAN(msgspec.Struct, kw_only=True):
+    """Where a VLAN interface leads."""
+
     lower_device: str
     vid: int
 

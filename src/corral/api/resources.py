@@ -8,12 +8,16 @@ Number = int | UnsetType
 
 
 class CPUCache(msgspec.Struct, kw_only=True):
+    """A cache of a socket; `size` is bytes."""
+
     level: int
     type: str
     size: int
 
 
 class CPUThread(msgspec.Struct, kw_only=True):
+    """A hardware thread; `id` is the number that limits.cpu takes."""
+
     id: int
     numa_node: int = 0
     thread: int = 0
@@ -22,6 +26,8 @@ class CPUThread(msgspec.Struct, kw_only=True):
 
 
 class CPUCore(msgspec.Struct, kw_only=True):
+    """A core with its threads; frequencies are MHz."""
+
     core: int
     die: int = 0
     threads: list[CPUThread] = []
@@ -29,6 +35,8 @@ class CPUCore(msgspec.Struct, kw_only=True):
 
 
 class CPUSocket(msgspec.Struct, kw_only=True):
+    """A processor; frequencies are MHz."""
+
     name: Text = UNSET
     vendor: Text = UNSET
     socket: int = 0
@@ -40,12 +48,16 @@ class CPUSocket(msgspec.Struct, kw_only=True):
 
 
 class CPU(msgspec.Struct, kw_only=True):
+    """All processors; `total` counts threads."""
+
     architecture: str
     sockets: list[CPUSocket]
     total: int
 
 
 class MemoryNode(msgspec.Struct, kw_only=True):
+    """The memory of one NUMA node, in bytes."""
+
     numa_node: int
     hugepages_used: int = 0
     hugepages_total: int = 0
@@ -54,6 +66,8 @@ class MemoryNode(msgspec.Struct, kw_only=True):
 
 
 class Memory(msgspec.Struct, kw_only=True):
+    """The machine's memory, in bytes."""
+
     nodes: list[MemoryNode] | UnsetType = UNSET
     hugepages_total: int = 0
     hugepages_used: int = 0
@@ -63,6 +77,8 @@ class Memory(msgspec.Struct, kw_only=True):
 
 
 class GPUCardDRM(msgspec.Struct, kw_only=True):
+    """The device nodes of a card, each by its name and as MAJOR:MINOR."""
+
     id: int
     card_name: str
     card_device: str
@@ -73,6 +89,8 @@ class GPUCardDRM(msgspec.Struct, kw_only=True):
 
 
 class GPUCardMdev(msgspec.Struct, kw_only=True):
+    """A kind of mediated device that a card offers, and those that exist, by their UUIDs."""
+
     api: str
     available: int
     name: Text = UNSET
@@ -81,6 +99,8 @@ class GPUCardMdev(msgspec.Struct, kw_only=True):
 
 
 class GPUCardNvidia(msgspec.Struct, kw_only=True):
+    """What NVIDIA's driver says of a card."""
+
     cuda_version: Text = UNSET
     nvrm_version: Text = UNSET
     brand: str = ""
@@ -92,12 +112,16 @@ class GPUCardNvidia(msgspec.Struct, kw_only=True):
 
 
 class GPUCardSRIOV(msgspec.Struct, kw_only=True):
+    """The virtual functions of a card."""
+
     current_vfs: int
     maximum_vfs: int
     vfs: list["GPUCard"] | None = None
 
 
 class GPUCard(msgspec.Struct, kw_only=True):
+    """A graphics card, or a virtual function of one."""
+
     driver: Text = UNSET
     driver_version: Text = UNSET
     drm: GPUCardDRM | UnsetType = UNSET
@@ -114,11 +138,15 @@ class GPUCard(msgspec.Struct, kw_only=True):
 
 
 class GPU(msgspec.Struct, kw_only=True):
+    """All graphics cards."""
+
     cards: list[GPUCard]
     total: int
 
 
 class NetworkCardPortInfiniband(msgspec.Struct, kw_only=True):
+    """The device nodes of an Infiniband port, each by its name and as MAJOR:MINOR."""
+
     issm_name: Text = UNSET
     issm_device: Text = UNSET
     mad_name: Text = UNSET
@@ -128,11 +156,15 @@ class NetworkCardPortInfiniband(msgspec.Struct, kw_only=True):
 
 
 class NetworkCardVDPA(msgspec.Struct, kw_only=True):
+    """The vDPA device on a virtual function."""
+
     name: str
     device: str
 
 
 class NetworkCardPort(msgspec.Struct, kw_only=True):
+    """A port of a card; `id` is its interface, `address` its MAC address, `link_speed` Mbit/s."""
+
     id: str
     address: Text = UNSET
     port: int = 0
@@ -149,12 +181,16 @@ class NetworkCardPort(msgspec.Struct, kw_only=True):
 
 
 class NetworkCardSRIOV(msgspec.Struct, kw_only=True):
+    """The virtual functions of a card."""
+
     current_vfs: int
     maximum_vfs: int
     vfs: list["NetworkCard"] | None = None
 
 
 class NetworkCard(msgspec.Struct, kw_only=True):
+    """A network card, or a virtual function of one."""
+
     driver: Text = UNSET
     driver_version: Text = UNSET
     ports: list[NetworkCardPort] | UnsetType = UNSET
@@ -171,11 +207,15 @@ class NetworkCard(msgspec.Struct, kw_only=True):
 
 
 class Network(msgspec.Struct, kw_only=True):
+    """All network cards."""
+
     cards: list[NetworkCard]
     total: int
 
 
 class DiskPartition(msgspec.Struct, kw_only=True):
+    """A partition; `device` is MAJOR:MINOR, `size` bytes."""
+
     id: str
     device: str
     read_only: bool
@@ -184,6 +224,8 @@ class DiskPartition(msgspec.Struct, kw_only=True):
 
 
 class Disk(msgspec.Struct, kw_only=True):
+    """A block device: `id` is its name, `device` MAJOR:MINOR, sizes are bytes; `rpm` is 0 for what does not turn."""
+
     id: str
     device: str
     model: Text = UNSET
@@ -205,11 +247,15 @@ class Disk(msgspec.Struct, kw_only=True):
 
 
 class Storage(msgspec.Struct, kw_only=True):
+    """All disks; `total` counts them with their partitions."""
+
     disks: list[Disk]
     total: int
 
 
 class USBInterface(msgspec.Struct, kw_only=True):
+    """An interface of a USB device."""
+
     class_: str = msgspec.field(name="class", default="")
     class_id: int = 0
     driver: str = ""
@@ -220,6 +266,8 @@ class USBInterface(msgspec.Struct, kw_only=True):
 
 
 class USBDevice(msgspec.Struct, kw_only=True):
+    """A USB device; `speed` is Mbit/s."""
+
     bus_address: int
     device_address: int
     interfaces: list[USBInterface]
@@ -231,16 +279,22 @@ class USBDevice(msgspec.Struct, kw_only=True):
 
 
 class USB(msgspec.Struct, kw_only=True):
+    """All USB devices."""
+
     devices: list[USBDevice]
     total: int
 
 
 class PCIVPD(msgspec.Struct, kw_only=True):
+    """The vital product data of a PCI device."""
+
     product_name: Text = UNSET
     entries: dict[str, str] | UnsetType = UNSET
 
 
 class PCIDevice(msgspec.Struct, kw_only=True):
+    """A PCI device."""
+
     driver: str = ""
     driver_version: str = ""
     numa_node: int = 0
@@ -254,17 +308,23 @@ class PCIDevice(msgspec.Struct, kw_only=True):
 
 
 class PCI(msgspec.Struct, kw_only=True):
+    """All PCI devices."""
+
     devices: list[PCIDevice]
     total: int
 
 
 class SystemFirmware(msgspec.Struct, kw_only=True):
+    """The BIOS or UEFI."""
+
     vendor: str
     date: str
     version: str
 
 
 class SystemChassis(msgspec.Struct, kw_only=True):
+    """The case."""
+
     vendor: str
     type: str
     serial: str
@@ -272,6 +332,8 @@ class SystemChassis(msgspec.Struct, kw_only=True):
 
 
 class SystemMotherboard(msgspec.Struct, kw_only=True):
+    """The main board."""
+
     vendor: str
     product: str
     serial: str
@@ -279,6 +341,8 @@ class SystemMotherboard(msgspec.Struct, kw_only=True):
 
 
 class System(msgspec.Struct, kw_only=True):
+    """The machine as DMI describes it; `type` is physical, virtual-machine or container."""
+
     uuid: str
     vendor: str
     product: str

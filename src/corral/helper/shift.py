@@ -142,14 +142,15 @@ def undo_shift(journal: str | Path) -> bool:
             return False
         try:
             for line in lines:
-                _put_back(root, *line)
+                _put_back(root, line)
         finally:
             os.close(root)
     path.unlink()
     return True
 
 
-def _put_back(root: int, path: str, inode: int, uid: int, gid: int, mode: int, attributes: Mapping[str, str]) -> None:  # noqa: PLR0913
+def _put_back(root: int, line: tuple[str, int, int, int, int, Mapping[str, str]]) -> None:
+    path, inode, uid, gid, mode, attributes = line
     fd = _open_beneath(root, path)
     if fd is None:
         return

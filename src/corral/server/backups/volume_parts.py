@@ -5,6 +5,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +27,31 @@ from corral.server.storage.registry import open_driver
 _SCRATCH = ".partial-backup-"
 
 
-async def write(  # noqa: PLR0913  (what goes into the archive, and how)
-    context: Context,
-    volume: Volume,
-    names: Sequence[str],
-    document: Mapping[str, Any],
-    *,
-    optimized: bool,
-    compress: Sequence[str],
-    target: Path,
-) -> None:
-    """Make the archive of a volume and its snapshots. `document` is what the index says beyond the format."""
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """An archive to make: `document` is what its index says beyond the format, `compress` a command or nothing.
+
+    `optimized` asks for the form that the pool's driver has of its own, which it need not have.
+    """
+
+    snapshots: Sequence[str]
+    document: Mapping[str, Any]
+    optimized: bool
+    compress: Sequence[str]
+    target: Path
+
+
+async def write(context: Context, volume: Volume, packing: Packing) -> None:
+    """Make the archive of a volume and of its snapshots that the packing names."""
     pools.check_usable(context, volume.pool)
     driver = open_driver(context.member, volume.pool)
-    sends = optimized and isinstance(driver, SendsVolumes)
-    head = {**document, "optimized": sends, "optimized_header": sends}
+    sends = packing.optimized and isinstance(driver, SendsVolumes)
+    head = {**packing.document, "optimized": sends, "optimized_header": sends}
     text = archive.render_yaml(head)
     if isinstance(driver, SendsVolumes):
-        await _write_frozen(context, volume, names, text, sends, compress, target)
+        await _write_frozen(context, volume, packing, text, sends=sends)
     else:
-        await _write_tree(volume, names, text, volumes.path(context.member, volume), compress, target)
+        await _write_tree(volume, packing, text, volumes.path(context.member, volume))
 
 
 def can_send(context: Context, pool: Pool) -> bool:
@@ -62,15 +68,7 @@ def _scratch(context: Context, volume: Volume) -> StoredVolume:
     return StoredVolume(0, volume.type, path.with_name(f"{_SCRATCH}{volume.id}-{path.name}"))
 
 
-async def _write_frozen(  # noqa: PLR0913
-    context: Context,
-    volume: Volume,
-    names: Sequence[str],
-    text: str,
-    sends: bool,
-    compress: Sequence[str],
-    target: Path,
-) -> None:
+async def _write_frozen(context: Context, volume: Volume, packing: Packing, text: str, *, sends: bool) -> None:
     """From snapshots, which cost nothing here: what a running guest writes meanwhile is not seen."""
     driver = open_driver(context.member, volume.pool)
     assert isinstance(driver, SendsVolumes)
@@ -80,34 +78,29 @@ async def _write_frozen(  # noqa: PLR0913
         undo.add(driver.delete_volume, scratch)  # also of one that went well: nothing is committed
         await driver.create_volume(scratch)
         if sends:
-            parts = await driver.freeze(present, names, scratch)
+            parts = await driver.freeze(present, packing.snapshots, scratch)
             header = archive.render_yaml(index.render_header(parts))
             texts = {"backup/index.yaml": text, "backup/optimized_header.yaml": header}
             streams = [(index.stream_name(_kind(volume), one.snapshot, one.path), one.command) for one in parts]
-            await archive.pack_streams(texts, streams, compress, target)
+            await archive.pack_streams(texts, streams, packing.compress, packing.target)
         else:
             frozen = scratch.path / "volume"
             await driver.create_snapshot(present, frozen)
-            await _write_tree(volume, names, text, present.path, compress, target, frozen)
+            await _write_tree(volume, packing, text, present.path, frozen)
 
 
-async def _write_tree(  # noqa: PLR0913
-    volume: Volume,
-    names: Sequence[str],
-    text: str,
-    directory: Path,
-    compress: Sequence[str],
-    target: Path,
-    present: Path | None = None,
+async def _write_tree(
+    volume: Volume, packing: Packing, text: str, directory: Path, present: Path | None = None
 ) -> None:
+    """From the directories as they are; the contents from `present` where they have been kept still there."""
     main, kept = index.STREAM_NAMES[_kind(volume)]
-    work = Path(await in_thread(tempfile.mkdtemp, prefix=SPOOL_PREFIX, dir=target.parent))
+    work = Path(await in_thread(tempfile.mkdtemp, prefix=SPOOL_PREFIX, dir=packing.target.parent))
     try:
         await in_thread((work / "index.yaml").write_text, text)
         parts = [(work / "index.yaml", "backup/index.yaml")]
-        parts += [(model.snapshot_path(directory, name), f"{kept}/{name}") for name in names]
+        parts += [(model.snapshot_path(directory, name), f"{kept}/{name}") for name in packing.snapshots]
         parts.append((present or directory, main))
-        await archive.pack(parts, compress, target)
+        await archive.pack(parts, packing.compress, packing.target)
     finally:
         await in_thread(shutil.rmtree, work, ignore_errors=True)
 

@@ -13,6 +13,7 @@ from corral.server.backups.index import IndexedVolume
 from corral.server.backups.kept import Owner
 from corral.server.backups.store import Backup
 from corral.server.backups.upload import Upload
+from corral.server.backups.volume_parts import Packing
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.events.model import Lifecycle, format_time, utc_now
@@ -53,15 +54,8 @@ async def create(context: Context, volume: Volume, new: Backup, algorithm: str =
 
         async def write(target: Path) -> None:
             names = [one.name for one in found]
-            await volume_parts.write(
-                context,
-                volume,
-                names,
-                describe(volume, found),
-                optimized=new.optimized,
-                compress=compress,
-                target=target,
-            )
+            packing = Packing(names, describe(volume, found), new.optimized, compress, target)
+            await volume_parts.write(context, volume, packing)
 
         await kept.create(context, owner, new, write)
 

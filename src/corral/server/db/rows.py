@@ -14,7 +14,7 @@ T = TypeVar("T")
 def to(kind: type[T], row: sqlite3.Row, **extra: Any) -> T:
     """The dataclass whose fields are the row's columns of the same names, and `extra`."""
     names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: row[name] for name in row.keys() if name in names and name not in extra}, **extra)  # noqa: SIM118
+    return kind(**{name: row[name] for name in row.keys() if name in names and name not in extra}, **extra)  # noqa: SIM118  (a row yields values)
 
 
 def marks(values: Iterable[Any]) -> str:

@@ -119,8 +119,7 @@ class Disk:
             if device.allow is not None:
                 for rule in await in_thread(_rules_of, device, source):
                     await in_thread(device.allow, rule, True)
-            await nodes.show(
-                device,
+            shown = nodes.Shown(
                 target,
                 config["path"],
                 recursive=units.is_true(config.get("recursive")),
@@ -128,6 +127,7 @@ class Disk:
                 shifted=source.is_shifted,
                 propagation=_propagation_flags(config.get("propagation", "")),
             )
+            await nodes.show(device, shown)
             await in_thread(disk_limits.apply, device)
         except BaseException:
             await in_thread(_unhold, device)

@@ -147,7 +147,7 @@ async def plug(device: DeviceContext, nodes: Sequence[Node]) -> None:
             if device.allow is not None:
                 await in_thread(device.allow, node.rule, True)
             if is_shown:
-                await show(device, path, node.path)
+                await show(device, Shown(path, node.path))
         except BaseException:
             await in_thread(_remove, path)
             raise
@@ -187,51 +187,48 @@ def decode_path(encoded: str) -> str:
     return "-".join(part.replace("-", "/") for part in encoded.split("--"))
 
 
-async def show(  # noqa: PLR0913  (what a mount has)
-    device: DeviceContext,
-    source: Path,
-    target: str,
-    *,
-    recursive: bool = False,
-    read_only: bool = False,
-    shifted: bool = False,
-    propagation: Sequence[int] = (),
-) -> None:
-    """Mount a file or directory of the host in the running container."""
-    work = partial(_show, device, source, target, recursive=recursive, read_only=read_only, shifted=shifted)
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A file or directory of the host to show in a container at `target`; `shifted` with the ids that it has inside.
+
+    `propagation` are flags of mount(2).
+    """
+
+    source: Path
+    target: str
+    recursive: bool = False
+    read_only: bool = False
+    shifted: bool = False
+    propagation: Sequence[int] = ()
+
+
+async def show(device: DeviceContext, shown: Shown) -> None:
+    """Mount something of the host in the running container."""
+    target = shown.target
     try:
         async with asyncio.timeout(VISIT_TIMEOUT_S):
-            await in_thread_abandonable(work, propagation=propagation)
+            await in_thread_abandonable(_show, device, shown)
     except TimeoutError:
         raise Unavailable(f'The container did not let "{target}" be mounted within {VISIT_TIMEOUT_S:g} s') from None
     except OSError as error:
         raise InvalidRequest(
-            f'Failed to start device "{device.device}": Failed to mount "{source}" on "{target}": '
+            f'Failed to start device "{device.device}": Failed to mount "{shown.source}" on "{target}": '
             f"{error.strerror or error}"
         ) from error
 
 
-def _show(  # noqa: PLR0913  (what a mount has)
-    device: DeviceContext,
-    source: Path,
-    target: str,
-    *,
-    recursive: bool,
-    read_only: bool,
-    shifted: bool,
-    propagation: Sequence[int],
-) -> None:
-    tree = mount.open_tree(source, recursive=recursive)
+def _show(device: DeviceContext, shown: Shown) -> None:
+    tree = mount.open_tree(shown.source, recursive=shown.recursive)
     try:
-        if shifted and device.idmap is not None:
+        if shown.shifted and device.idmap is not None:
             namespace = os.open(f"/proc/{device.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                mount.set_tree_idmap(tree, namespace, recursive=recursive)
+                mount.set_tree_idmap(tree, namespace, recursive=shown.recursive)
             finally:
                 os.close(namespace)
-        if read_only:
-            mount.set_tree_read_only(tree, recursive=recursive)
-        inside.attach(device.pid, tree, target, device.owner, propagation)
+        if shown.read_only:
+            mount.set_tree_read_only(tree, recursive=shown.recursive)
+        inside.attach(device.pid, tree, shown.target, device.owner, shown.propagation)
     finally:
         os.close(tree)
 

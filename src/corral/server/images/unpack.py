@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from corral.errors import InternalError, InvalidRequest, NotSupported
@@ -64,7 +64,7 @@ async def inspect(files: ImageFiles) -> Inspection:
 
     Raises InvalidRequest with the reason where the image is hostile, damaged or no image.
     """
-    report = await _run(files.main, "image", None, SIZE_LIMIT, None)
+    report = await _run(files.main, _Work("image"))
     if report.document is None:
         raise InvalidRequest("Metadata tarball is missing metadata.yaml")
     metadata = parse_metadata(report.document)
@@ -76,7 +76,7 @@ async def inspect(files: ImageFiles) -> Inspection:
     if files.rootfs is not None:
         if detect_format(files.rootfs) is Format.QCOW2:
             return Inspection(metadata, "virtual-machine", files.rootfs.stat().st_size, 1)
-        root = await _run(files.rootfs, "rootfs", None, SIZE_LIMIT, None)
+        root = await _run(files.rootfs, _Work("rootfs"))
         return Inspection(metadata, "container", root.size, root.members)
     if report.has_disk:
         return Inspection(metadata, "virtual-machine", report.size, report.members)
@@ -102,7 +102,7 @@ async def unpack(
     """
     limit = size_limit if size_limit is not None else await in_thread(_free_bytes, target)
     try:
-        report = await _run(files.main, "image", target, limit, progress if files.rootfs is None else None)
+        report = await _run(files.main, _Work("image", target, limit), progress if files.rootfs is None else None)
         if report.document is None:
             raise InvalidRequest("Metadata tarball is missing metadata.yaml")
         if files.rootfs is not None:
@@ -112,7 +112,7 @@ async def unpack(
                 )
             rootfs = target / "rootfs"
             rootfs.mkdir(mode=0o755, exist_ok=True)
-            await _run(files.rootfs, "rootfs", rootfs, limit, progress)
+            await _run(files.rootfs, _Work("rootfs", rootfs, limit), progress)
         elif not report.has_root:
             raise InvalidRequest(f"Image is missing a rootfs: {files.main.name}")
         return parse_metadata(report.document)
@@ -133,7 +133,7 @@ async def inspect_backup(path: Path) -> BackupInspection:
     """
     if await in_thread(detect_format, path) is Format.QCOW2:
         raise InvalidRequest("The backup is refused: it is the disk of a virtual machine")
-    report = await _run(path, "backup", None, SIZE_LIMIT, None)
+    report = await _run(path, _Work("backup"))
     if report.document is None:
         raise InvalidRequest("Backup is missing at backup/index.yaml")
     return BackupInspection(report.document, report.header, report.streams)
@@ -148,7 +148,7 @@ async def receive_streams(
     where the space does not suffice; what came before is left to the caller.
     """
     try:
-        await _run(path, "backup", target, SIZE_LIMIT, progress, streams=streams)
+        await _run(path, _Work("backup", target, streams=streams), progress)
     except _TooLarge as error:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
 
@@ -160,7 +160,7 @@ async def unpack_part(path: Path, part: str, target: Path, progress: Progress | 
     """
     limit = await in_thread(_free_bytes, target)
     try:
-        await _run(path, "backup", target, limit, progress, part)
+        await _run(path, _Work("backup", target, limit, part), progress)
     except _TooLarge as error:
         await in_thread(_empty, target)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
@@ -174,27 +174,34 @@ async def empty(directory: Path) -> None:
     await in_thread(_empty, directory)
 
 
-async def _run(  # noqa: PLR0913  (what the helper is told)
-    path: Path,
-    layout: str,
-    target: Path | None,
-    limit: int,
-    progress: Progress | None,
-    prefix: str = "",
-    streams: Mapping[str, str] | None = None,
-) -> _Report:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What the helper does with an archive of a layout; without a target it only looks.
+
+    `limit` bounds the bytes that come of it; `prefix` names the one part, and `streams` {member: directory} those
+    members of a backup that are wanted.
+    """
+
+    layout: str
+    target: Path | None = None
+    limit: int = SIZE_LIMIT
+    prefix: str = ""
+    streams: Mapping[str, str] = field(default_factory=dict)
+
+
+async def _run(path: Path, work: _Work, progress: Progress | None = None) -> _Report:
     kind = await in_thread(detect_format, path)
     if kind is Format.QCOW2:
         raise InvalidRequest("Invalid image: a disk without metadata; give the metadata's file and the disk")
     request = {
-        "layout": layout,
+        "layout": work.layout,
         "decompress": _decompressor(kind),
         "squashfs": str(path.resolve()) if kind is Format.SQUASHFS else "",
-        "target": str(target.resolve()) if target is not None else "",
-        "size": limit,
+        "target": str(work.target.resolve()) if work.target is not None else "",
+        "size": work.limit,
         "members": MEMBER_LIMIT,
-        "prefix": prefix,
-        "streams": dict(streams or {}),
+        "prefix": work.prefix,
+        "streams": dict(work.streams),
     }
     archive = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
@@ -203,7 +210,7 @@ async def _run(  # noqa: PLR0913  (what the helper is told)
             completed = await python_helper.run("unarchive", json.dumps(request), stdin=archive, timeout_s=DEADLINE_S)
     finally:
         os.close(archive)
-    return _read_report(completed.stdout, path, "backup" if layout == "backup" else "image")
+    return _read_report(completed.stdout, path, "backup" if work.layout == "backup" else "image")
 
 
 def _read_report(output: str, path: Path, noun: str) -> _Report:

@@ -8,6 +8,7 @@ from corral.errors import NotFound
 from corral.server.backups import index, kept, store, volume_parts
 from corral.server.backups.kept import Owner
 from corral.server.backups.store import Backup
+from corral.server.backups.volume_parts import Packing
 from corral.server.context import Context
 from corral.server.events.model import format_time, utc_now
 from corral.server.instances import busy, root_volume
@@ -52,9 +53,7 @@ async def create_backup(context: Context, instance: Instance, new: Backup, algor
         }
 
         async def write(target: Path) -> None:
-            await volume_parts.write(
-                context, volume, names, head, optimized=new.optimized, compress=compress, target=target
-            )
+            await volume_parts.write(context, volume, Packing(names, head, new.optimized, compress, target))
 
         await kept.create(context, owner_of(context, instance), new, write)
 
