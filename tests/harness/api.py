@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import select
 import socket
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ class Api:
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> tuple[int, dict[str, str], bytes]:
         """Send one request and return status, headers (lower case) and body."""
+        if self._is_stale():
+            self._connection.close()
         try:
             self._connection.request(method, path, body=body, headers=headers or {})
             reply = self._connection.getresponse()
@@ -56,6 +59,15 @@ class Api:
             self._connection.close()
             raise
         return reply.status, {name.lower(): value for name, value in reply.getheaders()}, content
+
+    def _is_stale(self) -> bool:
+        """Whether the server has closed the connection, which was idle for long."""
+        kept = self._connection.sock
+        if kept is None:
+            return False
+        poll = select.poll()
+        poll.register(kept, select.POLLIN)
+        return bool(poll.poll(0))
 
     def call(self, method: str, path: str, body: object = None, **headers: str) -> Any:
         """Send JSON and return the reply's envelope; raises ApiError for an error reply."""

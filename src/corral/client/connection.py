@@ -144,8 +144,8 @@ class Connection:
                     self._stream.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
             if chunked:
                 self._stream.sendall(b"0\r\n\r\n")
-        except BrokenPipeError:
-            pass  # The server answered before it read everything: its answer says why.
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # The server answered before it read everything: its answer, if it still can be read, says why.
 
     def _receive(self) -> bytes:
         if self._stream is None:

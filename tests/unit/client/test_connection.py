@@ -1,5 +1,6 @@
 """HTTP over a socket: framings, keep-alive, a server that goes away, and the envelope."""
 
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ import pytest
 
 from corral.client.connection import Connection, ConnectionLost, open_unix
 from corral.client.server import ApiError, NotJson, Server, escape, query_string
+from harness.waiting import until
 
 Script = list[bytes]
 
@@ -115,6 +117,28 @@ def test_a_closed_connection_is_opened_again(peer_of: Callable[..., tuple[Peer, 
 def test_interim_answers_are_skipped(peer_of: Callable[..., tuple[Peer, Connection]]) -> None:
     _, connection = peer_of([b"HTTP/1.1 100 Continue\r\n\r\n" + answer(b"done")])
     assert connection.request("GET", "/").read() == b"done"
+
+
+def test_an_answer_before_the_end_of_the_body_is_read() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+
+    def refuse() -> None:
+        poll = select.poll()
+        poll.register(ours, select.POLLOUT)
+        with theirs:
+            until(lambda: not poll.poll(0), "the client waits for somebody to read")
+            theirs.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+
+    thread = threading.Thread(target=refuse)
+    thread.start()
+    connection = Connection(lambda: ours, "lxd", "test")
+    try:
+        assert connection.request("POST", "/", body=iter([b"x" * 65536] * 1000)).status == 413
+    finally:
+        connection.close()
+        thread.join()
 
 
 @pytest.mark.parametrize("script", [[], [b"SSH-2.0-x\r\n\r\n"]])
