@@ -54,6 +54,7 @@ class InstancePatch(msgspec.Struct, kw_only=True):
     ephemeral: bool | msgspec.UnsetType | None = msgspec.UNSET
     profiles: list[str] | msgspec.UnsetType | None = msgspec.UNSET
     description: str | msgspec.UnsetType | None = msgspec.UNSET
+    restore: str | None = None
 
 
 class InstancesPost(InstancePut, kw_only=True):
@@ -242,7 +243,6 @@ class Instance(msgspec.Struct, kw_only=True):
     location: str
     type: str
     project: str
-    restore: str = ""
 
 
 class InstanceFull(Instance, kw_only=True):

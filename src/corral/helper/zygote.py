@@ -149,8 +149,10 @@ def try_exec(argv: list[str], env: dict[str, str]) -> int:
     """Execute by the search path of the environment; returns the exit code for a failure."""
     # Not os.execvpe: it imports modules, which are no longer there.
     name = argv[0]
+    if not name:
+        return EXIT_NOT_FOUND
     directories = env.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").split(":")
-    candidates = [name] if "/" in name or not name else [f"{directory or '.'}/{name}" for directory in directories]
+    candidates = [name] if "/" in name else [f"{directory or '.'}/{name}" for directory in directories]
     code = EXIT_NOT_FOUND
     for candidate in candidates:
         try:

@@ -45,8 +45,6 @@ class Plan:
 
 async def plan_instance(context: Context, project: str, body: InstancesPost) -> Plan:
     """Decide what to make: name, kind, profiles, image. Raises what is wrong with the request."""
-    if body.stateful:
-        raise NotSupported("Stateful instances cannot be made on this server")
     return await context.db.read(_plan, context.parts[ServerPreferences], project, body)
 
 

@@ -123,6 +123,7 @@ async def _shut_down(context: Context, instance: Instance, container: RunningCon
     if container.frozen:
         await in_thread(_thaw, context, container)
         container.frozen = False
+        start.publish(context, instance, "instance-resumed")
     number = await in_thread(_halt_signal, instance, container.init_pid)
     with contextlib.suppress(ProcessLookupError):
         pidfd.send_signal(container.init_pidfd, number)

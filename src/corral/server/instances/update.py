@@ -55,6 +55,8 @@ async def update_instance(context: Context, project: str, name: str, body: Insta
 
 async def patch_instance(context: Context, project: str, name: str, patch: InstancePatch) -> None:
     """Change some of what can be edited; all else stays as it is when nobody else changes it any more."""
+    if patch.restore:
+        raise InvalidRequest("Can't call PATCH in restore mode: a snapshot is restored by a PUT")
     await _update(context, project, name, lambda instance: merge(instance, patch))
 
 

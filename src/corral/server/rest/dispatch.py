@@ -113,7 +113,8 @@ class Dispatcher:
         _check_target(request, route)
         await self._resolve_project(request, route)
         permission.check_project(request, route)
-        if route.upload is not None and request.raw.content_type == UPLOAD:
+        # aiohttp's content_type says octet-stream of a request that says nothing: such a one is JSON.
+        if route.upload is not None and request.raw.headers.get("Content-Type", "").startswith(UPLOAD):
             return self._answer(request, route, await route.upload(request))
         arguments: dict[str, Any] = {name: request.arguments[name] for name in route.parameters}
         if route.body is not None:

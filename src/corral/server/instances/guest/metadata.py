@@ -77,7 +77,7 @@ def _to_wire(metadata: ImageMetadata) -> InstanceMetadata:
                 when=list(one.when),
                 create_only=one.create_only,
                 template=one.template,
-                properties=dict(one.properties),
+                properties=dict(one.properties) or None,
             )
             for path, one in metadata.templates.items()
         },

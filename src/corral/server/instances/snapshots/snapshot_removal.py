@@ -54,3 +54,4 @@ async def remove_all(context: Context, instance: Instance) -> None:
     found = await context.db.read(store.list_snapshots, [instance.id])
     for snapshot in found.get(instance.id, []):
         await remove(context, instance, snapshot)
+        snapshot_taking.publish(context, instance, snapshot.name, "deleted")

@@ -31,7 +31,8 @@ async def execute(request: Request, name: str, body: InstanceExecPost) -> Operat
     async def connect(descriptor: str, raw: Any) -> web.StreamResponse:
         return await streams.serve_channel(session.connections, descriptor, raw)
 
-    metadata = {"command": body.command, "environment": body.environment, "interactive": body.interactive}
+    environment = commands.compose_environment(target.instance, body, target.container.init_pid)
+    metadata = {"command": body.command, "environment": environment, "interactive": body.interactive}
     secrets = session.connections.secrets
     return request.open_sockets(DESCRIPTION, resources, secrets, connect, session.run, metadata)
 
@@ -44,7 +45,7 @@ def _execute_recorded(
 
 
 def resources_of(target: Target) -> dict[str, list[str]]:
-    """What an operation on an instance says it works on."""
+    """What an operation on a running instance says it works on."""
     instance = target.instance
-    urls = [url("/1.0/instances", instance.name, project=instance.project)]
-    return {"instances": urls, "containers": urls} if instance.is_container else {"instances": urls}
+    kinds = ("instances", "containers") if instance.is_container else ("instances",)
+    return {kind: [url(f"/1.0/{kind}", instance.name, project=instance.project)] for kind in kinds}
