@@ -1,7 +1,5 @@
 """Wire form of instances and their state."""
 
-from typing import Any
-
 import msgspec
 
 Config = dict[str, str]
@@ -245,10 +243,21 @@ class Instance(msgspec.Struct, kw_only=True):
     project: str
 
 
+class InstanceBackup(msgspec.Struct, kw_only=True):
+    """A backup of an instance."""
+
+    name: str
+    created_at: str
+    expires_at: str
+    instance_only: bool
+    container_only: bool
+    optimized_storage: bool
+
+
 class InstanceFull(Instance, kw_only=True):
     """An instance with all that hangs on it."""
 
-    backups: list[dict[str, Any]] | None = None
+    backups: list[InstanceBackup] | None = None
     state: InstanceState | None = None
     snapshots: list[InstanceSnapshot] | None = None
 
@@ -287,14 +296,3 @@ class InstanceBackupPost(msgspec.Struct, kw_only=True):
     """The new name of a backup."""
 
     name: str = ""
-
-
-class InstanceBackup(msgspec.Struct, kw_only=True):
-    """A backup of an instance."""
-
-    name: str
-    created_at: str
-    expires_at: str
-    instance_only: bool
-    container_only: bool
-    optimized_storage: bool

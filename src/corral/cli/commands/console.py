@@ -30,8 +30,9 @@ def run(invocation: Invocation) -> int:
         return 0
     if kind != "console":
         raise CorralError("The --show-log flag is only supported for by 'console' output type")
+    said = _read_log(resource.server, resource.name)
     output.write("\nConsole log:\n\n")
-    output.write_bytes(_read_log(resource.server, resource.name))
+    output.write_bytes(said)
     output.write("\n")
     return 0
 

@@ -52,6 +52,14 @@ def list_backups(tx: Tx, table: Table, owner_id: int) -> list[Backup]:
     return _list(tx, table, f"{table.owner} = ?", owner_id)
 
 
+def list_all(tx: Tx, table: Table) -> dict[int, list[Backup]]:
+    """The backups of all owners of a kind: {owner: backups, oldest first}."""
+    result: dict[int, list[Backup]] = {}
+    for backup in _list(tx, table, "1"):
+        result.setdefault(backup.owner_id, []).append(backup)
+    return result
+
+
 def get_backup(tx: Tx, table: Table, owner_id: int, name: str) -> Backup:
     """A backup by name, or NotFound."""
     found = _list(tx, table, f"{table.owner} = ? AND name = ?", owner_id, name)

@@ -1,11 +1,12 @@
 """Instances in their wire form."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import asdict
 
 from corral import architectures
 from corral.api import instances as wire
+from corral.server.backups.store import NEVER, Backup
 from corral.server.context import Context
 from corral.server.instances import running
 from corral.server.instances.model import Instance, Snapshot
@@ -41,11 +42,13 @@ def full(
     state: wire.InstanceState,
     snapshots: list[Snapshot],
     sizes: Mapping[str, int] | None = None,
+    backups: Sequence[Backup] = (),
 ) -> wire.InstanceFull:
-    """An instance with its state and snapshots, whose sizes are by their names."""
+    """An instance with its state, backups and snapshots, whose sizes are by their names."""
     known = sizes or {}
     return wire.InstanceFull(
         **asdict(instance(context, one)),
+        backups=[backup(each) for each in backups] or None,
         state=state,
         snapshots=[snapshot(one, each, known.get(each.name, -1)) for each in snapshots] or None,
     )
@@ -67,4 +70,16 @@ def snapshot(parent: Instance, one: Snapshot, size: int = -1) -> wire.InstanceSn
         profiles=list(parent.profiles),
         stateful=one.stateful,
         size=size,
+    )
+
+
+def backup(one: Backup) -> wire.InstanceBackup:
+    """A backup as clients see it."""
+    return wire.InstanceBackup(
+        name=one.name,
+        created_at=one.created_at,
+        expires_at=one.expires_at or NEVER,
+        instance_only=one.alone,
+        container_only=one.alone,
+        optimized_storage=one.optimized,
     )

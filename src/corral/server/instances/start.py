@@ -64,10 +64,10 @@ async def start_instance(context: Context, project: str, name: str, *, stateful:
     publish(context, instance, "instance-started")
 
 
-def publish(context: Context, instance: Instance, action: str) -> None:
+def publish(context: Context, instance: Instance, action: str, **more: str) -> None:
     """Tell the listeners what happened to an instance."""
     source = url("/1.0/instances", instance.name, project=instance.project)
-    context.events.publish(Lifecycle(action, source, instance.project))
+    context.events.publish(Lifecycle(action, source, instance.project, more))
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ import logging
 from datetime import UTC, datetime
 
 from corral.api.urls import url
-from corral.errors import CorralError, InvalidRequest
+from corral.errors import AlreadyExists, CorralError, InvalidRequest
 from corral.server.context import Context
 from corral.server.events.model import Lifecycle
 from corral.server.projects import permissions
@@ -77,6 +77,8 @@ async def rename(context: Context, snapshot: VolumeSnapshot, name: str) -> None:
     if not name:
         raise InvalidRequest("No name provided")
     naming.check_name(name)
+    if name == snapshot.name:
+        raise AlreadyExists(f'Name "{name}" already in use')
     async with context.locks.hold("volume", snapshot.volume.id):
         await finish(_rename(context, snapshot, name))
     _publish(context, "storage-volume-snapshot-renamed", snapshot.volume, name)

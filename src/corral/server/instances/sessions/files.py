@@ -291,5 +291,5 @@ def explain(number: int, text: str, path: str) -> CorralError:
 
 def publish(context: Context, instance: Instance, action: str, path: str) -> None:
     """Tell the listeners what was done with a file: retrieved, pushed or deleted."""
-    source = url("/1.0/instances", instance.name, "files", project=instance.project, path=path)
+    source = url("/1.0/instances", instance.name, project=instance.project)
     context.events.publish(Lifecycle(f"instance-file-{action}", source, instance.project, {"path": path}))

@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from corral.errors import InvalidRequest, NotFound
+from corral.errors import AlreadyExists, InvalidRequest, NotFound
 from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.devices import registry
@@ -40,8 +40,10 @@ async def rename_snapshot(context: Context, instance: Instance, name: str, new_n
     naming.check_name(new_name)
     async with busy.claim(context, instance.id, "snapshot rename"):
         snapshot = await context.db.read(snapshot_store.get_snapshot, instance.id, name)
+        if new_name == name:
+            raise AlreadyExists(f'Name "{name}" already in use')
         await finish(_rename(context, instance, snapshot, new_name))
-    snapshot_taking.publish(context, instance, new_name, "renamed", old_name=name)
+    snapshot_taking.publish(context, instance, new_name, "renamed", old_name=f"{instance.name}/{name}")
 
 
 async def _rename(context: Context, instance: Instance, snapshot: Snapshot, new_name: str) -> None:
@@ -73,9 +75,9 @@ async def restore_instance(context: Context, project: str, name: str, wanted: st
     async with busy.claim(context, instance.id, "restore"):
         instance, snapshot = await context.db.read(_with_snapshot, instance.id, wanted.rpartition("/")[2])
         if stateful:
-            await saved_state.check(context, instance, "Stateful restore")
             if not snapshot.stateful:
                 raise InvalidRequest("Stateful snapshot restore requested but snapshot is stateless")
+            await saved_state.check(context, instance, "Stateful restore")
         container = running.find(context, instance)
         if container is not None:
             await stop.end(context, instance, container, timeout_s=0)
@@ -89,7 +91,8 @@ async def restore_instance(context: Context, project: str, name: str, wanted: st
         await backup_file.write(context, restored)
         if container is not None or stateful:
             await start.launch(context, restored, stateful=stateful)
-    start.publish(context, instance, "instance-restored")
+            start.publish(context, instance, "instance-started")
+    start.publish(context, instance, "instance-restored", snapshot=f"{instance.name}/{snapshot.name}")
 
 
 def _with_snapshot(tx: Tx, instance_id: int, name: str) -> tuple[Instance, Snapshot]:

@@ -44,11 +44,11 @@ async def create_snapshot(context: Context, instance: Instance, new: NewSnapshot
 
 async def take(context: Context, instance: Instance, new: NewSnapshot) -> None:
     """Take a snapshot of an instance that the caller has claimed."""
-    if new.stateful:
-        await saved_state.check(context, instance, "Stateful snapshot")
     container = running.find(context, instance)
-    if new.stateful and container is None:
-        raise InvalidRequest("Unable to create a stateful snapshot. The instance isn't running")
+    if new.stateful:
+        if container is None:
+            raise InvalidRequest("Unable to create a stateful snapshot. The instance isn't running")
+        await saved_state.check(context, instance, "Stateful snapshot")
     volume = await root_volume.get(context, instance)
     await backup_file.write(context, instance, volume)
     async with Rollback() as undo:

@@ -8,8 +8,9 @@ from corral.api.urls import url
 from corral.errors import NotFound
 from corral.server.backups import archive, kept, store
 from corral.server.backups.kept import Owner
-from corral.server.backups.store import NEVER, Backup
+from corral.server.backups.store import Backup
 from corral.server.events.model import format_time, utc_now
+from corral.server.instances import render
 from corral.server.instances.backup import backups
 from corral.server.instances.model import Instance
 from corral.server.operations.model import Operation
@@ -23,18 +24,6 @@ from corral.server.rest.routes.instances import load, resources
 from corral.server.rest.routing import Routes
 
 routes = Routes("/1.0/instances/{name}/backups")
-
-
-def to_wire(backup: Backup) -> wire.InstanceBackup:
-    """The backup as clients see it."""
-    return wire.InstanceBackup(
-        name=backup.name,
-        created_at=backup.created_at,
-        expires_at=backup.expires_at or NEVER,
-        instance_only=backup.alone,
-        container_only=backup.alone,
-        optimized_storage=backup.optimized,
-    )
 
 
 async def _load(request: Request, name: str, backup_name: str) -> tuple[Instance, Backup, Owner]:
@@ -52,7 +41,7 @@ async def list_backups(request: Request, name: str) -> Listing[wire.InstanceBack
     instance = await load(request, name)
     found = await request.db.read(store.list_backups, store.INSTANCES, instance.id)
     return Listing(
-        [to_wire(one) for one in found],
+        [render.backup(one) for one in found],
         lambda one: url(request.base, name, "backups", one.name, project=request.project),
     )
 
@@ -87,7 +76,7 @@ async def create_backup(request: Request, name: str, body: InstanceBackupsPost) 
 @routes.get("/{backup_name}")
 async def get_backup(request: Request, name: str, backup_name: str) -> wire.InstanceBackup:
     """Get a backup."""
-    return to_wire((await _load(request, name, backup_name))[1])
+    return render.backup((await _load(request, name, backup_name))[1])
 
 
 @routes.post("/{backup_name}")

@@ -116,7 +116,7 @@ async def head_file(request: Request, name: str) -> web.StreamResponse:
     """Get the facts of a file."""
     instance, path = await _find(request, name)
     facts, _ = await files.call(request.context, instance, "stat", path)
-    return web.Response(headers=format_headers(facts))
+    return web.Response(headers=format_headers(facts), content_type="application/json")
 
 
 @routes.post("/{name}/files")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from corral.api import instances as wire
 from corral.api.instances import InstanceSnapshotPost, InstanceSnapshotPut, InstanceSnapshotsPost
 from corral.api.urls import url
-from corral.errors import InvalidRequest
+from corral.errors import AlreadyExists, InvalidRequest
 from corral.server.events.model import format_time
 from corral.server.instances import render
 from corral.server.instances.model import Instance
@@ -69,15 +69,16 @@ async def get_snapshot(request: Request, name: str, snapshot_name: str) -> wire.
 
 @routes.put("/{snapshot_name}")
 async def update_snapshot(request: Request, name: str, snapshot_name: str, body: InstanceSnapshotPut) -> Operation:
-    """Change when a snapshot expires."""
-    instance = await load(request, name)
+    """Change when a snapshot expires; a request that says nothing of it changes nothing, the year 1 is never."""
+    instance, found = await snapshot.instance_of(request.context, request.project, name)
+    present = snapshot.find(found, snapshot_name).expires_at
     return request.start_on(
         resources(request, name, container=instance.is_container),
         "Updating snapshot",
         snapshot.update_snapshot,
         instance,
         snapshot_name,
-        parse_expiry(body.expires_at),
+        parse_expiry(present if body.expires_at is None else body.expires_at),
     )
 
 
@@ -88,6 +89,10 @@ async def rename_snapshot(request: Request, name: str, snapshot_name: str, body:
     if body.migration:
         return await _send_snapshot(request, instance, snapshot_name, body)
     _check_name(body.name)
+    _, found = await snapshot.instance_of(request.context, request.project, name)
+    snapshot.find(found, snapshot_name)
+    if any(one.name == body.name for one in found):
+        raise AlreadyExists(f'Name "{name}/{body.name}" already in use')
     return request.start_on(
         resources(request, name, container=instance.is_container),
         "Renaming snapshot",

@@ -7,6 +7,7 @@ from corral.api import instances as wire
 from corral.api.instances import InstancePatch, InstancePost, InstancePut, InstancesPost, InstancesPut
 from corral.api.urls import url
 from corral.errors import Forbidden, InvalidRequest, NotFound
+from corral.server.backups import store as backup_store
 from corral.server.backups.upload import Wanted
 from corral.server.host.threads import in_thread
 from corral.server.instances import (
@@ -106,8 +107,12 @@ async def _full(
 ) -> list[wire.InstanceFull]:
     ids = [one.id for one in found]
     snapshots = await request.db.read(store.list_snapshots, ids)
+    backups = await request.db.read(backup_store.list_all, backup_store.INSTANCES)
     states = await state.get_states(request.context, found)
-    return [render.full(request.context, one, states[one.id], snapshots.get(one.id, []), sizes) for one in found]
+    return [
+        render.full(request.context, one, states[one.id], snapshots.get(one.id, []), sizes, backups.get(one.id, ()))
+        for one in found
+    ]
 
 
 async def import_instance(request: Request) -> Operation:
