@@ -41,7 +41,7 @@ def main() -> int:
     request = Request(**json.loads(sys.argv[1]))
     tar = [
         *(program("tar"), "--create", "--file=-", "--format=pax", "--numeric-owner", "--sort=name", "--sparse"),
-        *("--pax-option=delete=atime,delete=ctime,exthdr.name=%d/PaxHeaders/%f", "--xattrs", "--xattrs-include=*"),
+        *("--pax-option=delete=atime,delete=ctime,exthdr.name=PaxHeaders/%f", "--xattrs", "--xattrs-include=*"),
         *("--acls", "--warning=no-file-ignored", "--blocking-factor=128", "--directory=/parts"),
         *sorted(os.listdir(request.parts)),
         *("--directory=/", "rootfs"),

@@ -75,7 +75,7 @@ def compressor(algorithm: str) -> list[str]:
 def pack_command(parts: Sequence[tuple[Path, str]]) -> list[str]:
     """The arguments of tar that pack directories and files of the host under the names of the archive."""
     argv = ["tar", "--create", "--file=-", "--force-local", "--absolute-names", "--format=pax"]
-    argv += ["--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime", "--numeric-owner", "--sparse"]
+    argv += ["--pax-option=exthdr.name=PaxHeaders/%f,delete=atime,delete=ctime", "--numeric-owner", "--sparse"]
     argv += ["--xattrs", "--xattrs-include=*", "--acls", "--warning=no-file-ignored", "--warning=no-file-changed"]
     argv.append("--blocking-factor=128")
     for path, name in parts:

@@ -85,7 +85,7 @@ async def rename(context: Context, owner: Owner, name: str, new_name: str) -> No
             undo.add(context.db.write, store.rename_backup, owner.table, backup, name)
             await in_thread(owner.path_of(name).rename, owner.path_of(new_name))
             undo.commit()
-    publish(context, owner, new_name, "renamed", old_name=name)
+    publish(context, owner, new_name, "renamed", old_name=f"{owner.place[-1]}/{name}")
 
 
 async def delete(context: Context, owner: Owner, name: str) -> None:

@@ -81,7 +81,8 @@ async def rename(context: Context, snapshot: VolumeSnapshot, name: str) -> None:
         raise AlreadyExists(f'Name "{name}" already in use')
     async with context.locks.hold("volume", snapshot.volume.id):
         await finish(_rename(context, snapshot, name))
-    _publish(context, "storage-volume-snapshot-renamed", snapshot.volume, name)
+    former = f"{snapshot.volume.name}/{snapshot.name}"
+    _publish(context, "storage-volume-snapshot-renamed", snapshot.volume, name, old_name=former)
 
 
 async def _rename(context: Context, snapshot: VolumeSnapshot, name: str) -> None:
@@ -127,6 +128,6 @@ async def delete_expired(context: Context, now: datetime) -> None:
             log.warning("The expired snapshot %s/%s stays for now: %s", snapshot.volume.name, snapshot.name, error)
 
 
-def _publish(context: Context, action: str, volume: Volume, name: str) -> None:
+def _publish(context: Context, action: str, volume: Volume, name: str, **more: str) -> None:
     place = ("/1.0/storage-pools", volume.pool.name, "volumes", volume.type.value, volume.name, "snapshots", name)
-    context.events.publish(Lifecycle(action, url(*place, project=volume.project), volume.project))
+    context.events.publish(Lifecycle(action, url(*place, project=volume.project), volume.project, more))

@@ -14,6 +14,7 @@ from corral.server.events.model import format_time, utc_now
 from corral.server.instances import create, expand, names, store
 from corral.server.instances.backup import imported
 from corral.server.instances.model import Instance, InstanceType, Snapshot
+from corral.server.instances.snapshots import snapshot_taking
 from corral.server.instances.store import NewInstance
 from corral.server.projects.restrictions import is_safe_volatile
 from corral.server.snapshots import naming
@@ -72,7 +73,9 @@ async def _make(context: Context, upload: Upload, plan: _Plan) -> None:
         imported.write_snapshots(tx, instance, volume, plan.snapshots, plan.snapshot_configs)
 
     filling = create.Filling(fill, note, discard=copies.discard)
-    await create.make_instance(context, plan.new, plan.config, filling)
+    instance = await create.make_instance(context, plan.new, plan.config, filling)
+    for one in plan.snapshots:
+        snapshot_taking.publish(context, instance, one.name, "created")
 
 
 def _plan(tx: Tx, upload: Upload) -> _Plan:

@@ -19,7 +19,13 @@ from corral.server.storage.keys import validate_volume
 from corral.server.storage.model import ContentType, Volume, VolumeType
 
 _KEPT_VOLATILE = frozenset(
-    {"volatile.base_image", "volatile.uuid", "volatile.cloud-init.instance-id", "volatile.last_state.idmap"}
+    {
+        "volatile.apply_template",
+        "volatile.base_image",
+        "volatile.cloud-init.instance-id",
+        "volatile.last_state.idmap",
+        "volatile.uuid",
+    }
 )
 """Volatile keys that hold for what is in a backup; the rest is about the server and the moment it was made at."""
 _KEPT_ENDINGS = (".hwaddr", ".name")

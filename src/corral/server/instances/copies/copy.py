@@ -12,7 +12,7 @@ from corral.server.instances import busy, create, identities, names, root_volume
 from corral.server.instances.copies import refresh
 from corral.server.instances.create import Filling
 from corral.server.instances.model import Instance, Snapshot
-from corral.server.instances.snapshots import snapshot_copies, snapshot_store, stillness
+from corral.server.instances.snapshots import snapshot_copies, snapshot_store, snapshot_taking, stillness
 from corral.server.instances.store import NewInstance
 from corral.server.projects.restrictions import is_safe_volatile
 from corral.server.storage import copies
@@ -56,7 +56,7 @@ def _plan(tx: Tx, project: str, body: InstancesPost) -> CopyPlan:
     if snapshot_name:
         snapshot = snapshot_store.get_snapshot(tx, source.id, snapshot_name)
         config, devices = snapshot.config, snapshot.devices
-    profiles = body.profiles if body.profiles is not None else ["default"]
+    profiles = body.profiles if body.profiles is not None else list(source.profiles)
     store.get_profiles(tx, project, profiles)
     name = body.name or names.generate_name(store.list_names(tx, project))
     names.check_name(name)
@@ -96,7 +96,12 @@ async def copy_instance(context: Context, plan: CopyPlan) -> None:
         present = await context.db.read(store.find_by_name, plan.new.project, plan.new.name)
         if present is not None:
             await refresh.refresh_instance(
-                context, plan.source, present, alone=plan.alone, allow_inconsistent=plan.allow_inconsistent
+                context,
+                plan.source,
+                present,
+                snapshot=plan.snapshot,
+                alone=plan.alone,
+                allow_inconsistent=plan.allow_inconsistent,
             )
             return
     async with busy.claim(context, plan.source.id, "copy"):
@@ -131,7 +136,10 @@ async def _copy(context: Context, plan: CopyPlan) -> Instance:
     identities.add(config)
     # The client's own view of the config: what the server adds is none of its making.
     new = replace(plan.new, config=clients_config(plan.new.config))
-    return await create.make_instance(context, new, config, Filling(fill, note, discard=copies.discard))
+    instance = await create.make_instance(context, new, config, Filling(fill, note, discard=copies.discard))
+    for snapshot in plan.snapshots:
+        snapshot_taking.publish(context, instance, snapshot.name, "created")
+    return instance
 
 
 def _read_volume(tx: Tx, plan: CopyPlan) -> tuple[Volume, dict[str, str], dict[str, dict[str, str]]]:

@@ -14,7 +14,13 @@ from corral.server.instances import busy, create, root_volume, running, start, s
 from corral.server.instances.backup import backup_file
 from corral.server.instances.model import Instance, Snapshot
 from corral.server.instances.sessions import files
-from corral.server.instances.snapshots import snapshot_copies, snapshot_removal, snapshot_store, stillness
+from corral.server.instances.snapshots import (
+    snapshot_copies,
+    snapshot_removal,
+    snapshot_store,
+    snapshot_taking,
+    stillness,
+)
 from corral.server.rollback import Rollback
 from corral.server.storage import copies, keys, volumes
 from corral.server.storage.copies import Origin
@@ -48,9 +54,18 @@ def compare(source: Sequence[Snapshot], present: Sequence[Snapshot]) -> Differen
 
 
 async def refresh_instance(
-    context: Context, source: Instance, target: Instance, *, alone: bool, allow_inconsistent: bool = False
+    context: Context,
+    source: Instance,
+    target: Instance,
+    *,
+    snapshot: str = "",
+    alone: bool = False,
+    allow_inconsistent: bool = False,
 ) -> None:
-    """Give a stopped copy the contents of its source, and its snapshots unless `alone`; its configuration stays."""
+    """Give a stopped copy the contents of its source, and its snapshots unless `alone`; its configuration stays.
+
+    With `snapshot` the contents are those of that one of the source.
+    """
     if source.id == target.id:
         raise InvalidRequest("An instance cannot be refreshed from itself")
     # Always in the same order: two refreshes in opposite directions do not wait for each other.
@@ -65,8 +80,8 @@ async def refresh_instance(
         latest = ""
         if not alone:
             latest = await _refresh_snapshots(context, source, source_volume, target, volume)
-        origin = Origin(source_volume, lenient=allow_inconsistent)
-        async with stillness.keep_still(context, source, source_volume, origin=origin):
+        origin = Origin(source_volume, snapshot, allow_inconsistent)
+        async with stillness.keep_still(context, source, source_volume, needed=not snapshot, origin=origin):
             await _refresh_contents(context, origin, source, target, volume, latest)
         await backup_file.write(context, await context.db.read(store.reload, target.id))
     start.publish(context, target, "instance-updated")
@@ -80,6 +95,7 @@ async def _refresh_snapshots(
     configs = await context.db.read(snapshot_store.list_volume_configs, source_volume.id)
     for one in difference.surplus:
         await snapshot_removal.remove(context, target, one)
+        snapshot_taking.publish(context, target, one.name, "deleted")
     latest = difference.latest
     for one in difference.missing:
         base = copies.stored_snapshot(context, volume, latest)
@@ -91,6 +107,7 @@ async def _refresh_snapshots(
         except BaseException:
             await context.db.write(snapshot_store.delete_snapshot, snapshot_id, volume.id, one.name)
             raise
+        snapshot_taking.publish(context, target, one.name, "created")
         latest = one.name
     await in_thread(root_volume.link_snapshots, context.member, target, volumes.path(context.member, volume))
     return latest

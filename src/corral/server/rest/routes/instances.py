@@ -170,10 +170,10 @@ async def _copy_instance(request: Request, body: InstancesPost) -> Operation:
     if not request.caller.may_see(body.source.project or request.project):
         raise Forbidden("not authorized")
     plan = await copy.plan_copy(request.context, request.project, body)
-    container = plan.source.is_container
-    return request.start_on(
-        resources(request, plan.new.name, container=container), "Creating instance", copy.copy_instance, plan
-    )
+    described = resources(request, plan.new.name, container=plan.source.is_container)
+    for kind, urls in described.items():
+        urls.append(url(f"/1.0/{kind}", plan.source.name, project=plan.source.project))
+    return request.start_on(described, "Creating instance", copy.copy_instance, plan)
 
 
 @routes.put("")
