@@ -130,27 +130,12 @@ async def _write(produce: Produce, compress: Sequence[str], target: Path) -> Non
 
 
 async def _compress(produce: Produce, compress: Sequence[str], target: Path, fd: int) -> None:
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-
-    async def pack() -> None:
-        try:
-            await produce(writing)
-        finally:
-            os.close(writing)
-
-    async def squeeze() -> None:
+    async def squeeze(source: int) -> None:
         extra = [str(target)] if compress[0] == compressors.WRITES_FILES else []
         output = fd if not extra else None
-        try:
-            await command.run([*compress, *extra], stdin=reading, stdout=output, timeout_s=DEADLINE_S)
-        finally:
-            os.close(reading)
+        await command.run([*compress, *extra], stdin=source, stdout=output, timeout_s=DEADLINE_S)
 
-    # Each ends when the other does: by the end of its input, or by a broken pipe.
-    packed, squeezed = await asyncio.gather(pack(), squeeze(), return_exceptions=True)
-    for outcome in (squeezed, packed):
-        if isinstance(outcome, BaseException):
-            raise outcome
+    await command.join(produce, squeeze)
 
 
 async def _tell(target: Path) -> None:

@@ -39,6 +39,11 @@ def _parts(name: str, origin: Path, copy: Path, parent: Path | None) -> list[Sen
     return parts
 
 
+def receiver(directory: Path) -> list[str]:
+    """The command that receives one stream into a directory."""
+    return ["btrfs", "receive", "-q", "-e", str(directory)]
+
+
 def settle(parts: Sequence[ReceivedPart], volume: StoredVolume) -> None:
     """Move received subvolumes to their places, outer ones first; then make those read-only that are to be it."""
     for part in parts:

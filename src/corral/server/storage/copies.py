@@ -1,4 +1,4 @@
-"""Copies of volumes: within a pool by its driver, between pools file by file, with snapshots or without."""
+"""Copies of volumes: in a pool by its driver, between pools as streams or file by file, with snapshots or without."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from corral.server.context import Context
 from corral.server.db.database import Tx
 from corral.server.host.threads import in_thread
 from corral.server.rollback import Rollback
-from corral.server.storage import creation, keys, model, pools, snapshots, store, tree, volumes
+from corral.server.storage import creation, keys, model, pools, snapshots, store, streamed_copies, tree, volumes
 from corral.server.storage.driver import ClonesVolumes, SealsVolumes, StoredVolume
 from corral.server.storage.model import Volume
 from corral.server.storage.registry import open_driver
@@ -54,10 +54,15 @@ async def create_copy(  # noqa: PLR0913  (what a copy is made of and where it go
     size = keys.quota_of(wanted, pool.config, source.type)
 
     async def fill(volume: Volume) -> None:
+        target = volumes.stored(context.member, volume)
+        if source.pool.id != pool.id and streamed_copies.is_possible(context, source.pool, pool):
+            await streamed_copies.copy(context, source, origin.snapshot, with_snapshots, volume)
+            await open_driver(context.member, pool).set_quota(target, size)
+            return
         base: StoredVolume | None = None
         for one in with_snapshots:
             base = await copy_snapshot(context, source, volume, one, base)
-        await _copy(context, origin, volume, volumes.stored(context.member, volume), size, base)
+        await _copy(context, origin, volume, target, size, base)
 
     return await creation.create_filled(context, draft, fill, note)
 

@@ -166,6 +166,12 @@ class SendsVolumes(Protocol):
     async def freeze(self, volume: StoredVolume, snapshots: Sequence[str], scratch: StoredVolume) -> list[SentPart]:
         """Freeze what a volume and its snapshots hold now; parts are to be sent in the order of the list."""
 
+    def receiver(self, directory: Path) -> Sequence[str]:
+        """The command that makes a part of what it reads from standard input, as the only entry of a directory.
+
+        It trusts what it reads: what comes from elsewhere is received by the confined helper.
+        """
+
     async def settle(self, parts: Sequence[ReceivedPart], volume: StoredVolume) -> None:
         """Put what was received in its places: the volume and its snapshots, none of which may exist."""
 

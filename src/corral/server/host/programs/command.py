@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +89,31 @@ async def run(
     if exit_code not in ok:
         raise CommandFailed(args, exit_code, errors)
     return Completed(tuple(args), exit_code, (out or b"").decode(errors="replace"), errors)
+
+
+async def join(produce: Callable[[int], Awaitable[object]], consume: Callable[[int], Awaitable[object]]) -> None:
+    """Have one program read what another writes: both are run with a descriptor of the pipe between them.
+
+    Each ends when the other does, by the end of its input or by a broken pipe. What the reader raised comes first.
+    """
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+
+    async def write() -> None:
+        try:
+            await produce(writing)
+        finally:
+            os.close(writing)
+
+    async def read() -> None:
+        try:
+            await consume(reading)
+        finally:
+            os.close(reading)
+
+    written, was_read = await asyncio.gather(write(), read(), return_exceptions=True)
+    for outcome in (was_read, written):
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 async def _kill(process: asyncio.subprocess.Process) -> None:

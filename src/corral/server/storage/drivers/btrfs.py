@@ -217,6 +217,9 @@ class BtrfsDriver:
     async def freeze(self, volume: StoredVolume, snapshots: Sequence[str], scratch: StoredVolume) -> list[SentPart]:
         return await in_thread(btrfs_streams.freeze, volume, snapshots, scratch.path)
 
+    def receiver(self, directory: Path) -> Sequence[str]:
+        return btrfs_streams.receiver(directory)
+
     async def settle(self, parts: Sequence[ReceivedPart], volume: StoredVolume) -> None:
         await in_thread(btrfs_streams.settle, parts, volume)
 
