@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import remove_instance
+from corral.server.host.filesystems import btrfs
 from harness.api import Api, ApiError
 from harness.daemon import Daemon
 from harness.waiting import until
@@ -18,18 +20,23 @@ from harness.waiting import until
 DELAYS_MS = (2, 12, 35)
 """When the daemon is killed, counted from the request: each verb is hit at another step."""
 
-POOLS = ("default", "other")
+POOLS = ("default", "other", "sent")
+"""`other` is one of the driver dir; between `sent` and the default pool volumes are sent as streams of btrfs."""
+
+STREAM_DELAYS_MS = (20, 60, 120, 200)
 VICTIM = "/1.0/instances/victim"
 
 
 @pytest.fixture(scope="module")
 def pools(daemon: Daemon) -> Daemon:
-    """The daemon with a second pool, of the driver dir."""
+    """The daemon with two more pools."""
     with daemon.api() as api:
         api.call("POST", "/1.0/storage-pools", {"name": "other", "driver": "dir"})
+        api.call("POST", "/1.0/storage-pools", {"name": "sent", "driver": "btrfs", "config": {"size": "1GiB"}})
         # The pool's copy of the image is made with the first instance.
-        api.create("first", "busybox", devices={"root": {"type": "disk", "path": "/", "pool": "other"}})
-        api.delete("first")
+        for pool in ("other", "sent"):
+            api.create("first", "busybox", devices={"root": {"type": "disk", "path": "/", "pool": pool}})
+            api.delete("first")
     return daemon
 
 
@@ -148,14 +155,20 @@ def test_killed_during_restore(pools: Daemon, rest: Api, pool: str, delay_ms: in
     assert_victim(pools, rest, states=("old",))
 
 
-@pytest.mark.parametrize("delay_ms", DELAYS_MS)
-def test_killed_during_copy(pools: Daemon, rest: Api, delay_ms: int) -> None:
-    make_victim(pools, rest)
-    body = {
+def body_of_copy(pool: str) -> dict[str, Any]:
+    return {
         "name": "copy",
         "source": {"type": "copy", "source": "victim"},
-        "devices": {"root": {"type": "disk", "path": "/", "pool": "other"}},
+        "devices": {"root": {"type": "disk", "path": "/", "pool": pool}},
     }
+
+
+@pytest.mark.parametrize(
+    ("pool", "delay_ms"), [*(("other", one) for one in DELAYS_MS), *(("sent", one) for one in STREAM_DELAYS_MS)]
+)
+def test_killed_during_copy(pools: Daemon, rest: Api, pool: str, delay_ms: int) -> None:
+    make_victim(pools, rest)
+    body = body_of_copy(pool)
     rest.start("POST", "/1.0/instances", body)
     kill_and_restart(pools, delay_ms)
     assert_whole(pools, rest)
@@ -166,8 +179,39 @@ def test_killed_during_copy(pools: Daemon, rest: Api, delay_ms: int) -> None:
     assert rest.get("/1.0/instances/copy/snapshots") == ["/1.0/instances/copy/snapshots/s0"]
 
 
+@pytest.mark.parametrize("snapshot", ["", "s0"])
+def test_a_copy_into_another_pool_of_btrfs(pools: Daemon, rest: Api, snapshot: str) -> None:
+    """Nested subvolumes stay subvolumes, snapshots share what is the same and cannot be written, limits are kept."""
+    make_victim(pools, rest)
+    rootfs = pools.state_dir / "containers" / "victim" / "rootfs"
+    btrfs.create_subvolume(rootfs / "nested")
+    (rootfs / "nested" / "inside").write_text("kept")
+    (rootfs / "large").write_bytes(os.urandom(4 << 20))
+    rest.run("POST", f"{VICTIM}/snapshots", {"name": "s1"})
+    body = body_of_copy("sent")
+    body["source"]["source"] = f"victim/{snapshot}".rstrip("/")
+    body["devices"]["root"]["size"] = "300MiB"
+    rest.run("POST", "/1.0/instances", body)
+    assert_whole(pools, rest)
+    volume = pools.state_dir / "storage-pools" / "sent" / "containers" / "copy"
+    assert btrfs.list_nested(volume) == ([] if snapshot else ["rootfs/nested"])
+    assert read(pools, "copy") == ((snapshot and "old") or "new")
+    quota = btrfs.find_quota(volume)
+    assert quota is not None
+    assert quota.max_referenced == 300 << 20
+    if not snapshot:
+        assert (volume / "rootfs" / "nested" / "inside").read_text() == "kept"
+        kept = volume.parents[1] / "containers-snapshots" / "copy" / "s1"
+        assert btrfs.is_read_only(kept)
+        assert btrfs.list_nested(kept) == ["rootfs/nested"]
+        assert quota.exclusive < 2 << 20
+    # Nothing tells a later stream that this is what it was received from.
+    rest.set_state("copy", "start")
+    assert rest.execute("copy", "true") == 0
+
+
 @pytest.mark.parametrize("delay_ms", DELAYS_MS)
-@pytest.mark.parametrize(("pool", "target"), [("default", "other"), ("other", "default")])
+@pytest.mark.parametrize(("pool", "target"), [("default", "other"), ("other", "default"), ("sent", "default")])
 def test_killed_during_move(pools: Daemon, rest: Api, pool: str, target: str, delay_ms: int) -> None:
     make_victim(pools, rest, pool)
     rest.start("POST", VICTIM, {"migration": True, "name": "victim", "pool": target})
