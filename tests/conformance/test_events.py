@@ -113,6 +113,45 @@ def test_instances(api: Api, events: Events, daemon: Daemon) -> None:
     )
 
 
+def test_what_instances_take_along(api: Api, events: Events) -> None:
+    """Copies, imports and deletions tell of each snapshot; what is renamed or restored tells of what it was."""
+    for name in ("ev1", "ev2", "ev3"):
+        path = f"/1.0/instances/{name}"
+        if name == "ev1":
+            api.create(name, "busybox")
+            api.run("POST", f"{path}/snapshots", {"name": "s0"})
+            api.run("POST", f"{path}/snapshots/s0", {"name": "s1"})
+            api.set_state(name, "start")
+            api.run("PUT", path, {"restore": "s1"})
+            api.set_state(name, "freeze")
+            api.raw("GET", f"{path}/files?path=/etc/hosts")
+            api.set_state(name, "stop", timeout_s=20)
+            api.run("POST", f"{path}/backups", {"name": "b0"})
+            api.run("POST", f"{path}/backups/b0", {"name": "b1"})
+            content = api.raw("GET", f"{path}/backups/b1/export")[2]
+        elif name == "ev2":
+            source = {"type": "copy", "source": "ev1"}
+            api.run("POST", "/1.0/instances", {"name": name, "source": source, "profiles": ["default"]})
+        else:
+            headers = {"Content-Type": "application/octet-stream", "X-LXD-name": name}
+            api.wait(json.loads(api.raw("POST", "/1.0/instances", content, headers)[2])["operation"])
+    for name in ("ev1", "ev2", "ev3"):
+        api.delete(name)
+    until(lambda: events.actions().count("instance-deleted") == 3, "all are gone")
+    told = [one["metadata"] for one in events.heard]
+    where = {name: {one["source"] for one in told if one["action"] == name} for name in events.actions()}
+    contexts = {one["action"]: one["context"] for one in told if one.get("context")}
+    assert where["instance-snapshot-deleted"] == {f"/1.0/instances/ev{number}/snapshots/s1" for number in (1, 2, 3)}
+    made = {f"/1.0/instances/ev{number}/snapshots/s1" for number in (2, 3)}
+    assert where["instance-snapshot-created"] == {"/1.0/instances/ev1/snapshots/s0", *made}
+    assert contexts["instance-snapshot-renamed"] == {"old_name": "ev1/s0"}
+    assert contexts["instance-backup-renamed"] == {"old_name": "ev1/b0"}
+    assert contexts["instance-restored"] == {"snapshot": "ev1/s1"}
+    assert where["instance-file-retrieved"] == {"/1.0/instances/ev1"}
+    assert {"instance-resumed", "instance-shutdown"} <= set(events.actions())
+    assert events.actions().count("instance-started") == 2
+
+
 def test_images(api: Api, events: Events, busybox_image: Path) -> None:
     content = busybox_image.read_bytes() + b"\0" * 10240
     _, _, answer = api.raw("POST", "/1.0/images", content, {"X-LXD-filename": "x.tar"})
