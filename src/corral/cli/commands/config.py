@@ -169,7 +169,6 @@ def update_instance(server: Server, name: str, body: dict[str, Any], etag: str) 
 def edit(invocation: Invocation) -> int:
     """Edit a configuration as YAML."""
     from corral.cli.editor import edit_record
-    from corral.cli.times import ZERO
     from corral.client.yaml_input import parse_record
     from corral.client.yaml_output import render_yaml
 
@@ -190,7 +189,7 @@ def edit(invocation: Invocation) -> int:
     def store(content: str, etag: str) -> None:
         record = parse_record(content, writable)
         if is_snapshot and not record.get("expires_at"):
-            record["expires_at"] = ZERO
+            record["expires_at"] = "0001-01-01T00:00:00Z"
         if name:
             server.run("PUT", path, record, etag)
         else:
