@@ -4,55 +4,20 @@ from __future__ import annotations
 
 from corral.cli import output
 from corral.cli.command import ANY_NUMBER_OF, Command, Invocation
-from corral.cli.records import INSTANCE_WRITABLE, PROFILE_WRITABLE
-from corral.cli.session import parse_settings, pick
-from corral.client.server import escape
+from corral.cli.devices import DeviceOwner
+from corral.cli.session import parse_settings
 from corral.errors import CorralError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from corral.client.server import Server
-
 _INHERITED = "Device from profile(s) cannot be {what} for individual instance"
 
 
-class Owner:
-    """The instance or profile whose devices a command works on."""
-
-    def __init__(self, invocation: Invocation, kind: str) -> None:
-        resource = invocation.session.resource(invocation.args[0], "Missing name")
-        self._server: Server = resource.server
-        self._is_profile = kind == "profile"
-        self.name = resource.name
-        self._path = f"/{'profiles' if self._is_profile else 'instances'}/{escape(resource.name)}"
-        self.body, self._etag = self._server.get_tagged(self._path)
-        self.body["devices"] = self.body.get("devices") or {}
-
-    @property
-    def devices(self) -> dict[str, dict[str, str]]:
-        """The devices of its own."""
-        devices: dict[str, dict[str, str]] = self.body["devices"]
-        return devices
-
-    @property
-    def inherited(self) -> dict[str, dict[str, str]]:
-        """The devices with those of its profiles."""
-        return self.body.get("expanded_devices") or {}
-
-    def device(self, name: str, inherited_error: str) -> dict[str, str]:
-        """A device of its own. Raises CorralError."""
-        if name in self.devices:
-            return self.devices[name]
-        raise CorralError(inherited_error if name in self.inherited else "Device doesn't exist")
-
-    def save(self) -> None:
-        """Write the changed devices back."""
-        if self._is_profile:
-            self._server.put(self._path, pick(self.body, PROFILE_WRITABLE), self._etag)
-        else:
-            self._server.run("PUT", self._path, pick(self.body, INSTANCE_WRITABLE), self._etag)
+def _owner(invocation: Invocation, kind: str) -> DeviceOwner:
+    resource = invocation.session.resource(invocation.args[0], "Missing name")
+    return DeviceOwner(resource.server, f"{kind}s", resource.name)
 
 
 def _settings(args: list[str]) -> dict[str, str]:
@@ -69,7 +34,7 @@ def add(kind: str, invocation: Invocation) -> int:
     """Add a device."""
     device, device_type = invocation.args[1:3]
     settings = _settings(invocation.args[3:])
-    owner = Owner(invocation, kind)
+    owner = _owner(invocation, kind)
     if device in owner.devices:
         raise CorralError("The device already exists")
     owner.devices[device] = {"type": device_type, **settings}
@@ -80,7 +45,7 @@ def add(kind: str, invocation: Invocation) -> int:
 
 def get(kind: str, invocation: Invocation) -> int:
     """Print a device's key."""
-    owner = Owner(invocation, kind)
+    owner = _owner(invocation, kind)
     device = owner.device(invocation.args[1], _INHERITED.format(what="retrieved"))
     output.line(device.get(invocation.args[2], ""))
     return 0
@@ -88,13 +53,13 @@ def get(kind: str, invocation: Invocation) -> int:
 
 def list_devices(kind: str, invocation: Invocation) -> int:
     """Print the names of the devices."""
-    output.line("\n".join(sorted(Owner(invocation, kind).devices)))
+    output.line("\n".join(sorted(_owner(invocation, kind).devices)))
     return 0
 
 
 def override(kind: str, invocation: Invocation) -> int:
     """Take a device over from a profile, with changes."""
-    owner = Owner(invocation, kind)
+    owner = _owner(invocation, kind)
     device = invocation.args[1]
     if device in owner.devices:
         raise CorralError("The device already exists")
@@ -108,7 +73,7 @@ def override(kind: str, invocation: Invocation) -> int:
 
 def remove(kind: str, invocation: Invocation) -> int:
     """Remove devices."""
-    owner = Owner(invocation, kind)
+    owner = _owner(invocation, kind)
     hint = "Override device or modify profile instead"
     for device in invocation.args[1:]:
         message = "Device from profile(s) cannot be removed from individual instance. " + hint
@@ -121,7 +86,7 @@ def remove(kind: str, invocation: Invocation) -> int:
 
 def set_keys(kind: str, invocation: Invocation) -> int:
     """Set keys of a device."""
-    owner = Owner(invocation, kind)
+    owner = _owner(invocation, kind)
     message = _INHERITED.format(what="modified") + ". Override device or modify profile instead"
     owner.device(invocation.args[1], message).update(parse_settings(invocation.args[2:]))
     owner.save()
@@ -138,7 +103,7 @@ def show(kind: str, invocation: Invocation) -> int:
     """Print the devices as YAML."""
     from corral.client.yaml_output import render_yaml
 
-    output.write(render_yaml(Owner(invocation, kind).devices, any_value=True))
+    output.write(render_yaml(_owner(invocation, kind).devices, any_value=True))
     return 0
 
 

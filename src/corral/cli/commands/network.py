@@ -5,9 +5,10 @@ from __future__ import annotations
 from corral.cli import keyed, output, table
 from corral.cli.command import ANY_NUMBER_OF, FORMAT, TARGET, Command, Invocation, text
 from corral.cli.commands import network_allocations
+from corral.cli.devices import DeviceOwner
 from corral.cli.keyed import Kind, bind
-from corral.cli.records import INSTANCE_WRITABLE, NETWORK, NETWORK_LEASE, NETWORK_WRITABLE, PROFILE_WRITABLE
-from corral.cli.session import order, pick
+from corral.cli.records import NETWORK, NETWORK_LEASE, NETWORK_WRITABLE
+from corral.cli.session import order
 from corral.client.server import escape
 from corral.errors import CorralError
 
@@ -15,7 +16,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from corral.client.server import Server
 
 _MISSING = "Missing network name"
 
@@ -51,18 +51,6 @@ KIND.sorts_users = True
 KIND.check = _require_managed
 
 
-def _change_devices(server: Server, path: str, change: Any) -> None:
-    """Let `change` work on the devices of an instance or a profile and write them back."""
-    body, etag = server.get_tagged(path)
-    devices = body.get("devices") or {}
-    change(devices)
-    body["devices"] = devices
-    if path.startswith("/profiles/"):
-        server.put(path, pick(body, PROFILE_WRITABLE), etag)
-    else:
-        server.run("PUT", path, pick(body, INSTANCE_WRITABLE), etag)
-
-
 def attach(kind: str, invocation: Invocation) -> int:
     """Connect an instance or a profile to a network."""
     resource = invocation.session.resource(invocation.args[0], _MISSING)
@@ -76,35 +64,20 @@ def attach(kind: str, invocation: Invocation) -> int:
     if len(invocation.args) > 3:
         device["name"] = invocation.args[3]
 
-    def add(devices: dict[str, Any]) -> None:
-        if name in devices:
-            raise CorralError(f"Device already exists: {name}")
-        devices[name] = device
-
-    _change_devices(resource.server, f"/{kind}/{escape(invocation.args[1])}", add)
+    DeviceOwner(resource.server, kind, invocation.args[1]).attach(name, device)
     return 0
 
 
 def detach(kind: str, invocation: Invocation) -> int:
     """Disconnect an instance or a profile from a network."""
     resource = invocation.session.resource(invocation.args[0], _MISSING)
-    network = resource.name
-
-    def remove(devices: dict[str, Any]) -> None:
-        found = [name for name, device in devices.items() if _connects(device, network)]
-        name = invocation.arg(2)
-        if not name and len(found) > 1:
-            raise CorralError("More than one device matches, specify the device name")
-        if not name and not found:
-            raise CorralError("No device found for this network")
-        name = name or found[0]
-        if name not in devices:
-            raise CorralError("The specified device doesn't exist")
-        if name not in found:
-            raise CorralError("The specified device doesn't match the network")
-        del devices[name]
-
-    _change_devices(resource.server, f"/{kind}/{escape(invocation.args[1])}", remove)
+    owner = DeviceOwner(resource.server, kind, invocation.args[1])
+    found = [name for name, device in owner.devices.items() if _connects(device, resource.name)]
+    name = owner.choose(invocation.arg(2), found, "network")
+    if name not in found:
+        raise CorralError("The specified device doesn't match the network")
+    del owner.devices[name]
+    owner.save()
     return 0
 
 

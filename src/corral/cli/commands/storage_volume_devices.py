@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from corral.cli.command import Command, Invocation
+from corral.cli.devices import DeviceOwner
 from corral.cli.keyed import bind
-from corral.cli.records import INSTANCE_WRITABLE, PROFILE_WRITABLE
-from corral.cli.session import pick
 from corral.client.server import escape
 from corral.errors import CorralError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from corral.client.server import Server
 
 KINDS = ("custom", "image", "container", "virtual-machine")
@@ -23,16 +19,6 @@ def parse_volume(name: str) -> tuple[str, str]:
     """(Name, kind) of `[kind/]name`; custom where no kind is named."""
     kind, slash, rest = name.partition("/")
     return (rest, kind) if slash and kind in KINDS else (name, "custom")
-
-
-def _change(server: Server, path: str, change: Callable[[dict[str, Any]], None]) -> None:
-    body, etag = server.get_tagged(path)
-    body["devices"] = body.get("devices") or {}
-    change(body["devices"])
-    if path.startswith("/profiles/"):
-        server.put(path, pick(body, PROFILE_WRITABLE), etag)
-    else:
-        server.run("PUT", path, pick(body, INSTANCE_WRITABLE), etag)
 
 
 def attach(owners: str, invocation: Invocation) -> int:
@@ -48,12 +34,7 @@ def attach(owners: str, invocation: Invocation) -> int:
     if owners == "instances" or not _is_block(resource.server, resource.name, name):
         device["path"] = path
 
-    def add(devices: dict[str, Any]) -> None:
-        if device_name in devices:
-            raise CorralError(f"Device already exists: {device_name}")
-        devices[device_name] = device
-
-    _change(resource.server, f"/{owners}/{escape(args[2])}", add)
+    DeviceOwner(resource.server, owners, args[2]).attach(device_name, device)
     return 0
 
 
@@ -67,20 +48,11 @@ def detach(owners: str, invocation: Invocation) -> int:
     args = invocation.args
     resource = invocation.session.resource(args[0], "Missing pool name")
 
-    def remove(devices: dict[str, Any]) -> None:
-        wanted = {"type": "disk", "pool": resource.name, "source": args[1]}
-        found = [name for name, device in devices.items() if wanted.items() <= device.items()]
-        name = invocation.arg(3)
-        if not name and len(found) > 1:
-            raise CorralError("More than one device matches, specify the device name")
-        if not name and not found:
-            raise CorralError("No device found for this storage volume")
-        name = name or found[0]
-        if name not in devices:
-            raise CorralError("The specified device doesn't exist")
-        del devices[name]
-
-    _change(resource.server, f"/{owners}/{escape(args[2])}", remove)
+    owner = DeviceOwner(resource.server, owners, args[2])
+    wanted = {"type": "disk", "pool": resource.name, "source": args[1]}
+    found = [name for name, device in owner.devices.items() if wanted.items() <= device.items()]
+    del owner.devices[owner.choose(invocation.arg(3), found, "storage volume")]
+    owner.save()
     return 0
 
 

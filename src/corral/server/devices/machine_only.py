@@ -3,15 +3,14 @@ them by it goes without."""
 
 from collections.abc import Callable, Mapping
 
-from corral.server.devices.model import Attachment, Check, DeviceContext, check_keys, check_pci_address
+from corral.server.devices.model import Check, DeviceContext, check_keys, check_pci_address
+from corral.server.devices.none import NoDevice
 
 PCI_CHECKS: dict[str, Check] = {"address": check_pci_address}
 
 
-class MachineDevice:
+class MachineDevice(NoDevice):
     """A kind of device that a container ignores; `check` looks at the combination of keys."""
-
-    live_keys = frozenset[str]()
 
     def __init__(
         self,
@@ -26,21 +25,6 @@ class MachineDevice:
     def validate(self, config: Mapping[str, str], others: Mapping[str, Mapping[str, str]]) -> None:
         check_keys(config, self._checks, self._required)
         self._check(config)
-
-    async def prepare(self, device: DeviceContext) -> Mapping[str, str | None]:
-        return {}
-
-    async def attach(self, device: DeviceContext) -> Attachment:
-        return Attachment()
-
-    async def update(self, device: DeviceContext, old: Mapping[str, str]) -> None:
-        return
-
-    async def detach(self, device: DeviceContext) -> None:
-        return
-
-    async def remove(self, device: DeviceContext) -> None:
-        return
 
     async def plug(self, device: DeviceContext) -> Mapping[str, str | None]:
         return {}
