@@ -63,9 +63,7 @@ def _check_source(device: DeviceContext) -> None:
     source = device.config.get("source", "")
     inner = os.path.normpath(source)
     if source and inner != directory and not inner.startswith(directory.rstrip("/") + "/"):
-        raise InvalidRequest(
-            f'Invalid value for device option "source": Invalid source path, it must be in "{directory}"'
-        )
+        raise InvalidRequest(f'Invalid value for device option "source": Path needs to be in {directory}')
 
 
 def _find(is_block: bool, config: Mapping[str, str], name: str) -> list[Node]:

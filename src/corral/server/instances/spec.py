@@ -6,6 +6,7 @@ from pathlib import Path
 
 from corral import architectures, units
 from corral.errors import NotSupported
+from corral.server.devices.disk import is_root_disk
 from corral.server.devices.model import Attachment, Mount, Nic
 from corral.server.host.isolation import cgroup
 from corral.server.host.isolation.apparmor import NO_APPARMOR, AppArmor
@@ -76,6 +77,7 @@ class InstanceSpec:
     idmap: IdMap | None
     """None: privileged."""
     idmapped_root: bool
+    read_only_root: bool
     nesting: bool
     limits: tuple[Setting, ...]
     environment: tuple[tuple[str, str], ...]
@@ -114,6 +116,9 @@ def compose(
         paths=paths,
         idmap=idmap[0],
         idmapped_root=idmap[1],
+        read_only_root=any(
+            is_root_disk(disk) and is_true(disk.get("readonly")) for disk in instance.expanded_devices.values()
+        ),
         nesting=is_true(config.get("security.nesting")),
         limits=(*compose_limits(config, facts), *(setting for one in attachments for setting in one.settings)),
         environment=(

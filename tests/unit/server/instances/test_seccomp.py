@@ -77,11 +77,13 @@ def test_policies(config: dict[str, str], intercepted: tuple[str, ...], expected
     assert render_policy(config, intercepted) == expected
 
 
-def test_what_x32_has_of_its_own_is_denied_there_alone() -> None:
+def test_what_the_kernel_has_for_other_abis_is_denied_by_its_own_names() -> None:
     policy = render_policy(syscalls(deny_compat="true", deny="ptrace"))
     assert policy is not None
     lines = policy.splitlines()
-    assert lines[lines.index("[x32]") + 1] == "rt_sigaction errno 38"
+    assert lines[lines.index("[x86_64]") + 1] == "compat_sys_rt_sigaction errno 38"
+    # A name without this beginning would deny the native call, whatever the section.
+    assert all(line.startswith(("compat_sys_", "stub_x32_")) for line in lines[lines.index("[x86_64]") + 1 : -2])
     assert lines[-2:] == ["[all]", "ptrace"]
 
 

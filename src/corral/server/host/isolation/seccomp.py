@@ -8,42 +8,42 @@ NEW_MOUNT_API = ("fsopen", "fsconfig", "fsinfo", "fsmount", "fspick", "open_tree
 """System calls that make mounts in several steps; without them programs fall back to mount(2)."""
 
 COMPAT = (
-    "rt_sigaction",
-    "rt_sigreturn",
-    "ioctl",
-    "readv",
-    "writev",
-    "recvfrom",
-    "sendmsg",
-    "recvmsg",
-    "execve",
-    "ptrace",
-    "rt_sigpending",
-    "rt_sigtimedwait",
-    "rt_sigqueueinfo",
-    "sigaltstack",
-    "timer_create",
-    "mq_notify",
-    "kexec_load",
-    "waitid",
-    "set_robust_list",
-    "get_robust_list",
-    "vmsplice",
-    "move_pages",
-    "preadv",
-    "pwritev",
-    "rt_tgsigqueueinfo",
-    "recvmmsg",
-    "sendmmsg",
-    "process_vm_readv",
-    "process_vm_writev",
-    "setsockopt",
-    "getsockopt",
-    "io_setup",
-    "io_submit",
-    "execveat",
+    "compat_sys_rt_sigaction",
+    "stub_x32_rt_sigreturn",
+    "compat_sys_ioctl",
+    "compat_sys_readv",
+    "compat_sys_writev",
+    "compat_sys_recvfrom",
+    "compat_sys_sendmsg",
+    "compat_sys_recvmsg",
+    "stub_x32_execve",
+    "compat_sys_ptrace",
+    "compat_sys_rt_sigpending",
+    "compat_sys_rt_sigtimedwait",
+    "compat_sys_rt_sigqueueinfo",
+    "compat_sys_sigaltstack",
+    "compat_sys_timer_create",
+    "compat_sys_mq_notify",
+    "compat_sys_kexec_load",
+    "compat_sys_waitid",
+    "compat_sys_set_robust_list",
+    "compat_sys_get_robust_list",
+    "compat_sys_vmsplice",
+    "compat_sys_move_pages",
+    "compat_sys_preadv64",
+    "compat_sys_pwritev64",
+    "compat_sys_rt_tgsigqueueinfo",
+    "compat_sys_recvmmsg",
+    "compat_sys_sendmmsg",
+    "compat_sys_process_vm_readv",
+    "compat_sys_process_vm_writev",
+    "compat_sys_setsockopt",
+    "compat_sys_getsockopt",
+    "compat_sys_io_setup",
+    "compat_sys_io_submit",
+    "stub_x32_execveat",
 )
-"""The system calls that the x32 ABI has a table entry of its own for."""
+"""What the kernel has for programs of 32 bits and for x32, as it calls that itself."""
 
 _S_IFMT, _S_IFCHR, _S_IFBLK = 0o170000, 0o020000, 0o060000
 _RET_TRACE_OR_NOTIFY = 0x7FF00000
@@ -108,8 +108,9 @@ def render_deny_list(
 ) -> str:
     """A policy that allows all but the system calls in `denied` (lines of liblxc's syntax) and the default ones.
 
-    `notified` are lines for system calls that are handed over (render_notified). `compat` denies what the x32 ABI has
-    of its own.
+    `notified` are lines for system calls that are handed over (render_notified). `compat` denies the kernel's calls for
+    other ABIs by their own names, as LXD does: liblxc has no regard for sections, so that the names which these calls
+    have in programs would deny the native ones, and passes over what its library does not know.
     """
     lines = ["2", "denylist", "[all]"]
     if with_default:
@@ -117,7 +118,7 @@ def render_deny_list(
         lines += [f"{name} errno {ENOSYS}" for name in DEFAULT_DENIED]
     lines += notified
     if compat:
-        lines += ["[x32]", *(f"{name} errno {ENOSYS}" for name in COMPAT), "[all]"]
+        lines += ["[x86_64]", *(f"{name} errno {ENOSYS}" for name in COMPAT), "[all]"]
     lines += [line for line in denied if line.strip()]
     return "\n".join(lines) + "\n"
 

@@ -108,8 +108,9 @@ def device_rules(spec: InstanceSpec) -> tuple[str, ...]:
 
 def _root(spec: InstanceSpec) -> Iterator[str]:
     yield f"lxc.rootfs.path = dir:{spec.paths.root}"
-    if spec.idmapped_root:
-        yield "lxc.rootfs.options = idmap=container"
+    options = [*(("idmap=container",) if spec.idmapped_root else ()), *(("ro",) if spec.read_only_root else ())]
+    if options:
+        yield f"lxc.rootfs.options = {','.join(options)}"
 
 
 def _passthrough(spec: InstanceSpec, facts: HostFacts) -> Iterator[str]:

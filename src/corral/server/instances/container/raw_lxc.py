@@ -1,12 +1,13 @@
 """Asks liblxc whether it takes the lines of a `raw.lxc`, before a container keeps them."""
 
+import re
 import tempfile
 from pathlib import Path
 
 from corral.errors import CommandFailed, InvalidRequest
 from corral.server.host.programs import command
 from corral.server.host.threads import in_thread
-from corral.server.instances.container.runtime import program_path
+from corral.server.instances.container.runtime import program_path, read_reason
 
 KEY = "raw.lxc"
 _NAME = "check"
@@ -16,13 +17,14 @@ _TIMEOUT_S = 10.0
 async def check(text: str) -> None:
     """Raise InvalidRequest that names the line which liblxc does not take."""
     with tempfile.TemporaryDirectory() as directory:
-        config = Path(directory, _NAME, "config")
+        config, log = Path(directory, _NAME, "config"), Path(directory, "log")
         await in_thread(_write, config, text)
         argv: list[str | Path] = [program_path("lxc-info"), "-n", _NAME, "-P", directory, "-c", "lxc.arch"]
         try:
-            await command.run(argv, timeout_s=_TIMEOUT_S)
+            await command.run([*argv, "-o", log, "-l", "ERROR"], timeout_s=_TIMEOUT_S)
         except CommandFailed as error:
-            raise InvalidRequest(f"Failed to load raw.lxc: {find_reason(error.stderr) or error}") from error
+            reason = format_reason(await in_thread(read_reason, log))
+            raise InvalidRequest(f"Failed to load raw.lxc: {reason or error}") from error
 
 
 def _write(config: Path, text: str) -> None:
@@ -30,9 +32,6 @@ def _write(config: Path, text: str) -> None:
     config.write_text(f"{text}\n")
 
 
-def find_reason(output: str) -> str:
-    """What liblxc says of the first line that it does not take. Pure."""
-    reasons = [line.split(": ", 4)[-1] for line in output.splitlines() if ".c: " in line]
-    return "; ".join(reason for reason in reasons if "Failed to parse config file" not in reason) or next(
-        (f"at line {reason.partition(' at line ')[2]}" for reason in reasons), ""
-    )
+def format_reason(reason: str) -> str:
+    """What liblxc said, without the path of a file that is gone. Pure."""
+    return re.sub(r'Failed to parse config file "[^"]*" at line', "Failed to parse line", reason)

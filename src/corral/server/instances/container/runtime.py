@@ -143,10 +143,14 @@ async def destroy(lxcpath: Path, name: str) -> None:
 
 
 async def wait_for_monitor(lxcpath: Path, name: str) -> None:
-    """Wait for the end of a monitor that cannot be asked any more: it still cleans up after a start that failed."""
+    """Wait for the end of a monitor that cannot be asked any more: it still cleans up after a start that failed.
+
+    One that does not end is ended: it may wait for ever for a child that a seccomp policy kept from answering.
+    """
     for pid in await in_thread(_find_monitors, f"[lxc monitor] {lxcpath} {name}"):
         if not await in_thread(processes.wait_until_gone, pid, KILL_TIMEOUT_S):
-            log.warning("The monitor of container %s (pid %s) does not end", name, pid)
+            log.warning("The monitor of container %s (pid %s) does not end by itself: it is killed", name, pid)
+            await in_thread(processes.terminate, pid)
     await in_thread(_remove_monitor_groups, name)
 
 
