@@ -145,6 +145,26 @@ def test_a_kill_in_the_middle_of_a_verb(daemon: Daemon, verb: str, delay_ms: int
     assert [path.name for path in (daemon.state_dir / "run").iterdir()] == []
 
 
+def test_what_a_daemon_that_died_did_not_write_is_written(daemon: Daemon, api: Api, make_instance: Make) -> None:
+    """The description in an instance's volume, which counts when the database is lost, agrees with its record again."""
+    name = make_instance(start=False, config={"user.word": "old"})
+    file = daemon.state_dir / "containers" / name / "backup.yaml"
+    old = file.read_text()
+    api.call("PATCH", f"/1.0/instances/{name}", {"config": {"user.word": "new"}})
+    new = file.read_text()
+    assert old != new
+    daemon.kill()
+    # As if it had died between the record and the file.
+    file.chmod(0o600)
+    file.write_text(old)
+    daemon.start()
+    until(lambda: file.read_text() == new, "the file is written again")
+    # After an end in order nothing is looked through.
+    daemon.kill(signal.SIGTERM)
+    assert not (daemon.state_dir / ".running").exists()
+    daemon.start()
+
+
 def test_the_order_of_starts(daemon: Daemon, api: Api, make_instance: Make) -> None:
     config = {"boot.autostart": "true"}
     late = make_instance("a-late", start=False, config=config)

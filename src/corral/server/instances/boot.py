@@ -26,7 +26,7 @@ from corral.server.instances import (
 )
 from corral.server.instances.attachments import hotplug
 from corral.server.instances.attachments.hotplug import Followers
-from corral.server.instances.backup.backup_file import Outdated
+from corral.server.instances.backup import backup_file
 from corral.server.instances.criu import Criu
 from corral.server.instances.guest.guest_events import GuestEvents
 from corral.server.instances.inventory import Inventory
@@ -66,7 +66,7 @@ async def add_parts(context: Context) -> None:
     context.parts.add(await Inventory.open(context.db))
     context.parts.add(GuestEvents())
     context.parts.add(Collected())
-    context.parts.add(Outdated())
+    await backup_file.add_part(context)
     context.parts.add(Interceptors(context))
     context.parts.add(FileServers())
     context.parts.add(Zygote()).ensure_started()
@@ -79,6 +79,7 @@ async def add_parts(context: Context) -> None:
 
 async def close_parts(context: Context) -> None:
     """Let go of what the parts hold; instances and their commands run on."""
+    await backup_file.close_part(context)
     context.parts[Followers].close()
     context.parts[Interceptors].close()
     context.parts[FileServers].close()

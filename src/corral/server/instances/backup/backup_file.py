@@ -24,7 +24,27 @@ log = logging.getLogger(__name__)
 
 
 class Outdated(set[int]):
-    """The ids of instances whose file lags behind, since their volume was full when it was to be written."""
+    """The ids of instances whose file may lag behind: the volume was full when it was to be written, or a daemon died
+    after it changed the record. One part of the daemon."""
+
+
+def _sign(context: Context) -> Path:
+    """A file that is there while the daemon runs, and stays where it dies or leaves files that lag behind."""
+    return context.member.state_dir / ".running"
+
+
+async def add_part(context: Context) -> None:
+    """Make the part that knows whose file lags behind; after a daemon that died, it may be any."""
+    outdated = context.parts.add(Outdated())
+    if await in_thread(_sign(context).exists):
+        outdated.update(one.id for one in await context.db.read(store.list_instances))
+    await in_thread(_sign(context).touch, 0o600)
+
+
+async def close_part(context: Context) -> None:
+    """The daemon ends in order."""
+    if not context.parts[Outdated]:
+        await in_thread(_sign(context).unlink, missing_ok=True)
 
 
 async def write(context: Context, instance: Instance, volume: Volume | None = None) -> None:
@@ -71,13 +91,14 @@ async def write_of(context: Context, volume: Volume) -> None:
 
 
 async def write_outdated(context: Context) -> None:
-    """Write the files again that could not be written."""
+    """Write the files again that lag behind, or may do so; those in pools that are away wait for these."""
     for instance_id in list(context.parts[Outdated]):
         instance = await context.db.read(store.find_instance, instance_id)
         if instance is None:
             context.parts[Outdated].discard(instance_id)
-        else:
-            await write(context, instance)
+        elif not instance.pending:
+            with contextlib.suppress(OSError, CorralError):
+                await write(context, instance)
 
 
 async def compose(context: Context, instance: Instance, volume: Volume) -> dict[str, Any]:
