@@ -1,6 +1,7 @@
 """Instances on a real kernel, through the API."""
 
 import json
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -439,3 +440,17 @@ def test_what_snapshots_take(api: Api, make_instance: Callable[..., str]) -> Non
     until(lambda: size() > 2500000, "the snapshot alone has what is gone")
     assert api.get(f"{path}/snapshots?recursion=1")[0]["size"] == size()
     assert api.get(f"{path}?recursion=1")["snapshots"][0]["size"] == size()
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="another machine runs no such programs")
+def test_a_container_of_32_bits(api: Api, make_instance: Make) -> None:
+    """Its programs, and the commands that come in, see a machine of 32 bits."""
+    name = make_instance(start=False)
+    url = f"/1.0/instances/{name}"
+    api.run("PUT", url, {**api.get(url), "architecture": "i686"})
+    api.set_state(name, "start")
+    assert api.execute(name, "sh", "-c", "test $(uname -m) = i686") == 0
+    api.set_state(name, "stop", force=True)
+    api.run("PUT", url, {**api.get(url), "architecture": "x86_64"})
+    api.set_state(name, "start")
+    assert api.execute(name, "sh", "-c", "test $(uname -m) = x86_64") == 0
