@@ -4,6 +4,7 @@ import ctypes
 import itertools
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,7 +114,7 @@ def python_guest(api: Api, make_instance: Make) -> Callable[[dict[str, str]], Ca
         )
         libraries = "/srv/usr/lib/x86_64-linux-gnu"
         program = ["/srv" + str(loader), "--library-path", libraries, "/srv/usr/bin/python3", "-ISc"]
-        setup = "mkdir -p /usr && rm -rf /usr/lib && ln -s /srv/usr/lib /usr/lib"
+        setup = "mkdir -p /usr && rm -rf /lib /lib64 /usr/lib && ln -s /srv/usr/lib /usr/ && ln -s /srv/usr/lib /srv/usr/lib64 /"
         assert api.execute(name, "sh", "-c", setup) == 0
 
         def run(script: str) -> int:
@@ -146,6 +147,33 @@ def test_commands_bring_nothing_of_the_host(daemon: Daemon, api: Api, make_insta
             "grep -q '^NoNewPrivs:.*0' /proc/self/status || exit 15; exit 0"
         )
         assert api.execute(name, "sh", "-c", script) == 0
+
+
+IMPOSTOR = """#!/proc/self/exe
+import os, sys
+place = os.stat("/proc/self/exe")
+if (place.st_dev, place.st_ino) == HOST:
+    sys.exit(10)
+try:
+    os.close(os.open("/proc/self/exe", os.O_WRONLY))
+except OSError:
+    sys.exit(11)
+sys.exit(12)
+"""
+
+
+def test_programs_of_the_host_cannot_be_changed(
+    api: Api, python_guest: Callable[[dict[str, str]], Callable[[str], int]]
+) -> None:
+    """A script that names the program which executes it as its interpreter (CVE-2019-5736) gets a copy at most."""
+    for config in ({"security.privileged": "true"}, {"security.privileged": "false"}):
+        run = python_guest(config)
+        host = os.stat(getattr(sys, "_base_executable", sys.executable))
+        script = IMPOSTOR.replace("HOST", repr((host.st_dev, host.st_ino)))
+        code = f"import os\nopen('/impostor', 'w').write({script!r})\nos.chmod('/impostor', 0o755)"
+        assert run(code) == 0
+        name = api.get("/1.0/instances")[-1].rpartition("/")[2]
+        assert api.execute(name, "/impostor") == 11
 
 
 KEYCTL, JOIN_SESSION, SEARCH, SESSION = 250, 1, 10, -3

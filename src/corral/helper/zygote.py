@@ -310,7 +310,8 @@ class Zygote:
 
 
 def main() -> None:
-    """Entry point: the socket's descriptor is the last argument."""
+    """Entry point: the last arguments are a descriptor that is not needed any more, and the socket's."""
+    os.close(int(sys.argv[-2]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The container's processes must not be able to trace a child of ours on its way in.
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -5,6 +5,7 @@ The zygote is started with the first request, and again after it died; it dies w
 
 import asyncio
 import contextlib
+import fcntl
 import itertools
 import json
 import logging
@@ -27,6 +28,8 @@ ENTER_TIMEOUT_S = 30.0
 
 _MAX_INLINE = 100_000
 _MAX_MESSAGE = 262_144
+_MFD_EXEC = 0x10
+_CHUNK = 1 << 24
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from corral.helper import zygote; zygote.main()"
 
 
@@ -100,6 +103,28 @@ class Running:
             self.pidfd = -1
 
 
+def _sealed_copy(program: str) -> int:
+    """A copy of a program, in memory, that nobody can change any more; the program itself where that cannot be.
+
+    What executes a container's file is for a moment the host's program, and a script may name that as its interpreter
+    (/proc/self/exe): root of a privileged container could then write to it (CVE-2019-5736).
+    """
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        copy = os.memfd_create("python", flags | _MFD_EXEC)
+    except OSError:
+        try:
+            copy = os.memfd_create("python", flags)
+        except OSError:
+            return os.open(program, os.O_RDONLY | os.O_CLOEXEC)
+    with open(program, "rb") as source:
+        while os.sendfile(copy, source.fileno(), None, _CHUNK):
+            pass
+    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    fcntl.fcntl(copy, fcntl.F_ADD_SEALS, seals)
+    return copy
+
+
 class _Job:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.entered: asyncio.Future[Running] = loop.create_future()
@@ -133,14 +158,19 @@ class Zygote:
             # The interpreter below a virtual environment: the zygote needs the standard library only.
             python = getattr(sys, "_base_executable", None) or sys.executable
             source = str(Path(corral.__path__[0]).parent)
-            self._process = subprocess.Popen(
-                [python, "-I", "-S", "-c", _START, source, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                env={"PATH": os.defpath},
-                cwd="/",
-            )
+            sealed = _sealed_copy(python)
+            try:
+                self._process = subprocess.Popen(
+                    [python, "-I", "-S", "-c", _START, source, str(sealed), str(theirs.fileno())],
+                    executable=f"/proc/self/fd/{sealed}",
+                    pass_fds=[sealed, theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                    env={"PATH": os.defpath},
+                    cwd="/",
+                )
+            finally:
+                os.close(sealed)
         self._channel = ours
         asyncio.get_running_loop().add_reader(ours.fileno(), self._on_readable)
 
