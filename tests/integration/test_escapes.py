@@ -114,7 +114,8 @@ def python_guest(api: Api, make_instance: Make) -> Callable[[dict[str, str]], Ca
         )
         libraries = "/srv/usr/lib/x86_64-linux-gnu"
         program = ["/srv" + str(loader), "--library-path", libraries, "/srv/usr/bin/python3", "-ISc"]
-        setup = "mkdir -p /usr && rm -rf /lib /lib64 /usr/lib && ln -s /srv/usr/lib /usr/ && ln -s /srv/usr/lib /srv/usr/lib64 /"
+        links = "ln -s /srv/usr/lib /usr/ && ln -s /srv/usr/lib /srv/usr/lib64 /"
+        setup = f"mkdir -p /usr && rm -rf /lib /lib64 /usr/lib && {links}"
         assert api.execute(name, "sh", "-c", setup) == 0
 
         def run(script: str) -> int:
