@@ -133,7 +133,7 @@ async def rebuild(context: Context, network: Network) -> None:
     ]
     async with context.locks.hold("reservations", network.id):
         await in_thread(_rebuild, site, network, wanted)
-        dnsmasq.reload(network.name, site)
+        await in_thread(dnsmasq.reload, network.name, site)
 
 
 def hosts_dir(site: Site, network: Network) -> Path:

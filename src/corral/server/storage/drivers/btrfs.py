@@ -105,7 +105,8 @@ class BtrfsDriver:
     async def delete(self) -> None:
         if self._is_loop():
             await self.unmount()
-            self._site.loop_file.unlink(missing_ok=True)
+            # The blocks of a large file are given back one by one.
+            await in_thread(self._site.loop_file.unlink, missing_ok=True)
             return
         path = self._site.path
         # A pool that is not mounted leaves a plain directory, below which nothing is the pool's.

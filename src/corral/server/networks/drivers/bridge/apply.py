@@ -40,12 +40,12 @@ async def apply_bridge(plan: BridgePlan, site: Site, former_interfaces: Iterable
             undo.add(remove_bridge, plan.name, site)
         await in_thread(_configure, plan, released)
         directory = site.directory(plan.name)
-        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        await in_thread(directory.mkdir, mode=0o711, parents=True, exist_ok=True)
         if plan.uses_dnsmasq:
             await dnsmasq.ensure_running(plan, site)
         else:
             await dnsmasq.stop(plan.name, site)
-            (directory / dnsmasq.LEASES).unlink(missing_ok=True)
+            await in_thread((directory / dnsmasq.LEASES).unlink, missing_ok=True)
         await apply_firewall(plan, site)
         undo.commit()
 

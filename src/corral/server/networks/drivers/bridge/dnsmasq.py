@@ -124,31 +124,48 @@ async def ensure_running(plan: BridgePlan, site: Site) -> int:
     Raises NotSupported where dnsmasq is not installed, Conflict where it cannot start, for example because another
     server holds the address's ports.
     """
-    directory = site.directory(plan.name)
-    pid_file = directory / "dnsmasq.started"
+    pid_file = site.directory(plan.name) / "dnsmasq.started"
     arguments = [*render_arguments(plan, site), f"--pid-file={pid_file}"]
+    if (pid := await in_thread(_find_as_planned, plan, site, arguments)) is not None:
+        return pid
+    await stop(plan.name, site)
+    program = await in_thread(_make_ready, site, pid_file)
+    try:
+        await command.run([program, *arguments], timeout_s=START_TIMEOUT_S)
+    except CommandFailed as error:
+        raise Conflict(_explain(plan.name, error)) from error
+    pid = await in_thread(_record, plan.name, site, [program, *arguments], pid_file)
+    log.info("Started dnsmasq for network %s with pid %d", plan.name, pid)
+    return pid
+
+
+def _find_as_planned(plan: BridgePlan, site: Site, arguments: list[str]) -> int | None:
+    """Write its files and return the pid of one that runs so already, after it has read them again."""
+    directory = site.directory(plan.name)
     (directory / HOSTS).mkdir(mode=0o755, exist_ok=True)
     changed = _write_if_changed(directory / RAW, f"{plan.raw_dnsmasq}\n")
     running = find_running(plan.name, site)
-    if running is not None and list(running.arguments) == arguments and not changed:
-        reload(plan.name, site)
-        return running.pid
-    await stop(plan.name, site)
+    if running is None or list(running.arguments) != arguments or changed:
+        return None
+    reload(plan.name, site)
+    return running.pid
+
+
+def _make_ready(site: Site, pid_file: Path) -> str:
     program = shutil.which("dnsmasq")
     if program is None:
         raise NotSupported(f"dnsmasq is required for {site.title} managed bridges: install the package dnsmasq-base")
     site.log_dir.mkdir(parents=True, exist_ok=True)
     pid_file.unlink(missing_ok=True)
-    try:
-        await command.run([program, *arguments], timeout_s=START_TIMEOUT_S)
-    except CommandFailed as error:
-        raise Conflict(_explain(plan.name, error)) from error
+    return program
+
+
+def _record(network: str, site: Site, argv: list[str], pid_file: Path) -> int:
     pid = int(pid_file.read_text())
     pid_file.unlink()
     # JSON is YAML's flow style: a record that scripts for LXD can read.
-    record = f"name: {json.dumps(program)}\nargs: {json.dumps(arguments)}\npid: {pid}\n"
-    _write_if_changed(directory / RECORD, record)
-    log.info("Started dnsmasq for network %s with pid %d", plan.name, pid)
+    record = f"name: {json.dumps(argv[0])}\nargs: {json.dumps(argv[1:])}\npid: {pid}\n"
+    _write_if_changed(site.directory(network) / RECORD, record)
     return pid
 
 
@@ -188,7 +205,7 @@ async def stop(network: str, site: Site) -> None:
     for pid in await in_thread(_list_running, network, site):
         with contextlib.suppress(ProcessLookupError):
             await _end(pid)
-    (site.directory(network) / RECORD).unlink(missing_ok=True)
+    await in_thread((site.directory(network) / RECORD).unlink, missing_ok=True)
 
 
 def _list_running(network: str, site: Site) -> list[int]:

@@ -71,7 +71,7 @@ class Bridge:
         wanted = plan_of(site, network)
         if not await in_thread(_find_interface, network.name):
             return "the bridge is gone"
-        if wanted.uses_dnsmasq and dnsmasq.find_running(network.name, site) is None:
+        if wanted.uses_dnsmasq and await in_thread(dnsmasq.find_running, network.name, site) is None:
             return "dnsmasq does not run"
         if not await apply.firewall_is_complete(wanted, site):
             return "firewall rules are missing"
