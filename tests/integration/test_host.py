@@ -12,7 +12,7 @@ import pytest
 from corral.server.host import features
 from corral.server.host.filesystems import btrfs, loopdev, mount, openat2
 from corral.server.host.isolation.idmap import IdMap, IdRange, shift_tree
-from corral.server.host.network import netlink
+from corral.server.host.network import netlink, rtnetlink
 
 MIB = 1 << 20
 
@@ -205,7 +205,7 @@ def test_links_addresses_and_routes(host: netlink.Netlink) -> None:
     assert [one.address for one in links["ct-bridge"].addresses if one.family == "inet"] == ["10.234.5.1"]
     assert links["ct-veth"].master == links["ct-bridge"].index
     assert links["ct-peer"].mac == "00:16:3e:00:00:02"
-    route = netlink.Route("10.235.0.0/16", gateway="10.234.5.2", interface=links["ct-bridge"].index)
+    route = rtnetlink.Route("10.235.0.0/16", gateway="10.234.5.2", interface=links["ct-bridge"].index)
     host.ensure_route(route)
     host.ensure_route(route)
     assert [found.gateway for found in host.list_routes() if found.destination == "10.235.0.0/16"] == ["10.234.5.2"]

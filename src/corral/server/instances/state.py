@@ -18,7 +18,8 @@ from corral.errors import CorralError, NotFound
 from corral.server.context import Context
 from corral.server.devices import registry
 from corral.server.host.isolation.cgroup import Cgroup
-from corral.server.host.network.netlink import Link, Netlink
+from corral.server.host.network.netlink import Netlink
+from corral.server.host.network.rtnetlink import Link
 from corral.server.host.threads import in_thread
 from corral.server.instances import running, store
 from corral.server.instances.model import Instance, Status

@@ -6,7 +6,8 @@ from corral.api import networks as wire
 from corral.errors import NotFound
 from corral.server.context import Context
 from corral.server.db import nics
-from corral.server.host.network.netlink import Link, Netlink
+from corral.server.host.network.netlink import Netlink
+from corral.server.host.network.rtnetlink import Link
 from corral.server.host.threads import in_thread
 from corral.server.networks import store
 from corral.server.networks.guard import Guard

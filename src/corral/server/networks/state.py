@@ -7,7 +7,8 @@ from corral.api import networks as wire
 from corral.errors import NotFound
 from corral.server.context import Context
 from corral.server.host import sysfs
-from corral.server.host.network.netlink import Address, Link, Netlink
+from corral.server.host.network.netlink import Netlink
+from corral.server.host.network.rtnetlink import Address, Link
 from corral.server.host.threads import in_thread
 from corral.server.networks import store
 from corral.server.networks.model import NetworkType

@@ -11,7 +11,7 @@ from corral.server.context import Context, Member
 from corral.server.devices.model import DeviceContext
 from corral.server.devices.nic import loans, parents, vlans
 from corral.server.devices.nic.loans import Loan
-from corral.server.host.network.netlink import Link
+from corral.server.host.network.rtnetlink import Link
 
 ETHERNET = 0x1003
 LOOPBACK = 0x49

@@ -9,7 +9,7 @@ import pytest
 from corral.server.host import features, sysfs, systemd
 from corral.server.host.filesystems import mount
 from corral.server.host.isolation import seccomp
-from corral.server.host.network import netlink
+from corral.server.host.network import netlink, rtnetlink
 
 
 def test_mount_tables() -> None:
@@ -27,12 +27,12 @@ def test_mount_options() -> None:
 
 
 def test_link_messages() -> None:
-    body = struct.pack("=BxHiII", 0, 1, 7, netlink.IFF_UP | netlink.IFF_BROADCAST, 0)
-    body += netlink.attribute(3, b"eth0\0") + netlink.attribute(1, bytes.fromhex("00163e112233"))
-    body += netlink.attribute(4, struct.pack("=I", 1400)) + netlink.attribute(16, b"\x06")
-    body += netlink.attribute(23, struct.pack("=8Q", 1, 2, 3, 4, 5, 6, 7, 8))
-    body += netlink.attribute(18, netlink.attribute(1, b"veth\0"))
-    link = netlink.parse_link(body)
+    body = struct.pack("=BxHiII", 0, 1, 7, rtnetlink.IFF_UP | rtnetlink.IFF_BROADCAST, 0)
+    body += rtnetlink.attribute(3, b"eth0\0") + rtnetlink.attribute(1, bytes.fromhex("00163e112233"))
+    body += rtnetlink.attribute(4, struct.pack("=I", 1400)) + rtnetlink.attribute(16, b"\x06")
+    body += rtnetlink.attribute(23, struct.pack("=8Q", 1, 2, 3, 4, 5, 6, 7, 8))
+    body += rtnetlink.attribute(18, rtnetlink.attribute(1, b"veth\0"))
+    link = rtnetlink.parse_link(body)
     assert (link.index, link.name, link.mac, link.mtu, link.state, link.kind) == (
         7,
         "eth0",
@@ -48,13 +48,13 @@ def test_link_messages() -> None:
 
 def test_address_messages() -> None:
     body = struct.pack("=BBBBI", socket.AF_INET, 24, 0, 0, 3)
-    body += netlink.attribute(1, bytes([10, 0, 0, 9])) + netlink.attribute(2, bytes([10, 0, 0, 1]))
-    assert netlink.parse_address(body) == (3, netlink.Address("10.0.0.1", 24, "global", "inet", 0))
+    body += rtnetlink.attribute(1, bytes([10, 0, 0, 9])) + rtnetlink.attribute(2, bytes([10, 0, 0, 1]))
+    assert rtnetlink.parse_address(body) == (3, rtnetlink.Address("10.0.0.1", 24, "global", "inet", 0))
 
 
 def test_truncated_attributes_end_the_message() -> None:
-    assert list(netlink.parse_attributes(b"\x02\x00\x01\x00")) == []
-    assert list(netlink.parse_attributes(b"\x05")) == []
+    assert list(rtnetlink.parse_attributes(b"\x02\x00\x01\x00")) == []
+    assert list(rtnetlink.parse_attributes(b"\x05")) == []
 
 
 def test_a_name_that_the_kernel_would_cut_is_refused() -> None:

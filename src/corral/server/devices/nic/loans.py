@@ -11,7 +11,8 @@ from pathlib import Path
 
 from corral.server.devices.model import DeviceContext, encode_path
 from corral.server.host import sysfs
-from corral.server.host.network.netlink import Link, Netlink
+from corral.server.host.network.netlink import Netlink
+from corral.server.host.network.rtnetlink import Link
 
 log = logging.getLogger(__name__)
 

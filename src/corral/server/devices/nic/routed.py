@@ -26,7 +26,8 @@ from corral.server.devices.nic import limits, parents, veth, vlans
 from corral.server.devices.nic.filters import label_of
 from corral.server.host import sysfs
 from corral.server.host.network import neighbours, nftables
-from corral.server.host.network.netlink import SCOPE_LINK, Netlink, Route
+from corral.server.host.network.netlink import Netlink
+from corral.server.host.network.rtnetlink import SCOPE_LINK, Route
 from corral.server.host.programs import command, pidfd
 from corral.server.host.threads import in_thread
 from corral.server.keys import BOOL, UNSIGNED32

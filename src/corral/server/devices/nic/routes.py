@@ -4,7 +4,8 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 
 from corral.server.devices.model import Check, check_networks
-from corral.server.host.network.netlink import SCOPE_GLOBAL, SCOPE_LINK, Netlink, Route
+from corral.server.host.network.netlink import Netlink
+from corral.server.host.network.rtnetlink import SCOPE_GLOBAL, SCOPE_LINK, Route
 
 _PROTOCOL_BOOT = 3
 CHECKS: dict[str, Check] = {

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from corral.errors import CommandFailed, Conflict, InternalError, InvalidRequest, NotSupported
 from corral.server.host import sysfs
-from corral.server.host.network import netlink, nftables
-from corral.server.host.network.netlink import Link, Netlink, Route
+from corral.server.host.network import nftables, rtnetlink
+from corral.server.host.network.netlink import Netlink
+from corral.server.host.network.rtnetlink import Link, Route
 from corral.server.host.threads import in_thread
 from corral.server.networks.drivers.bridge import dnsmasq, firewall
 from corral.server.networks.drivers.bridge.plan import BridgePlan
@@ -160,7 +161,7 @@ def _configure_addresses(host: Netlink, plan: BridgePlan) -> None:
     guest_routes = [
         route
         for route in _routes_of(host, index)
-        if route.protocol == PROTOCOL_BOOT and route.scope != netlink.SCOPE_HOST
+        if route.protocol == PROTOCOL_BOOT and route.scope != rtnetlink.SCOPE_HOST
     ]
     for address in wanted:
         host.ensure_address(plan.name, address)
@@ -185,10 +186,10 @@ def _routes_of(host: Netlink, index: int) -> list[Route]:
 def _configure_routes(host: Netlink, plan: BridgePlan, index: int, guest_routes: list[Route]) -> None:
     planned = [str(route) for family in plan.families for route in family.routes]
     for route in _routes_of(host, index):
-        if route.protocol == netlink.PROTOCOL_STATIC and route.destination not in planned:
+        if route.protocol == rtnetlink.PROTOCOL_STATIC and route.destination not in planned:
             host.delete_route(route)
     for destination in planned:
-        scope = netlink.SCOPE_LINK if ":" not in destination else netlink.SCOPE_GLOBAL
+        scope = rtnetlink.SCOPE_LINK if ":" not in destination else rtnetlink.SCOPE_GLOBAL
         host.ensure_route(Route(destination, interface=index, scope=scope))
     versions = {family.subnet.version for family in plan.families}
     for route in guest_routes:
