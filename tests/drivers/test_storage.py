@@ -74,7 +74,13 @@ async def pool(context: Context, driver_name: str) -> AsyncIterator[Pool]:
 
 async def make_from_image(context: Context, name: str, image: ImageSource, size: int | None = None) -> Volume:
     draft = volumes.draft(await pools.get_usable(context, "p1"), "default", name, VolumeType.CONTAINER, {})
-    return await image_volumes.create_from_image(context, draft, image, size)
+    return await finished(context, await image_volumes.create_from_image(context, draft, image, size))
+
+
+async def finished(context: Context, volume: Volume) -> Volume:
+    """Mark an instance's volume as whole, as its instance's last transaction does."""
+    await context.db.write(store.mark_volume, volume.id, "")
+    return volume
 
 
 async def launch(context: Context, name: str, filler: Filler, size: str = "") -> Volume:
@@ -83,7 +89,7 @@ async def launch(context: Context, name: str, filler: Filler, size: str = "") ->
 
 async def make_empty(context: Context, pool: str, project: str, name: str, kind: VolumeType, **config: str) -> Volume:
     draft = volumes.draft(await pools.get_usable(context, pool), project, name, kind, config)
-    return await creation.create_empty(context, draft, None)
+    return await finished(context, await creation.create_empty(context, draft, None))
 
 
 def entries(context: Context, *parts: str) -> list[str]:
