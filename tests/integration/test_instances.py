@@ -121,7 +121,7 @@ def test_lists(api: Api, make_instance: Make) -> None:
         ),
         (
             {"name": "x", "source": {"type": "none"}, "devices": {"n": {"type": "nic", "network": "nope"}}},
-            'Error loading network config for "nope"',
+            'Failed to load network "nope" for project "default"',
         ),
     ],
 )
