@@ -55,9 +55,7 @@ def check(config: Mapping[str, str]) -> None:
     """Raise InvalidRequest for ends that do not go together."""
     listen, connect = parse(config["listen"]), parse(config["connect"])
     nat = units.is_true(config.get("nat"))
-    if (listen.kind != "unix" and len(connect.ports) > len(listen.ports)) or (
-        listen.kind == "unix" and len(connect.ports) > 1
-    ):
+    if len(connect.ports) > 1 and len(connect.ports) != len(listen.ports):
         raise InvalidRequest("Mismatch between listen port(s) and connect port(s) count")
     if units.is_true(config.get("proxy_protocol")) and (connect.kind != "tcp" or nat):
         raise InvalidRequest("The PROXY header can only be sent to tcp servers in non-nat mode")

@@ -9,6 +9,7 @@ import yaml
 from corral import units
 from corral.errors import InvalidRequest
 from corral.server.instances.model import InstanceType
+from corral.server.instances.security import idmaps
 from corral.server.keys import (
     BOOL,
     EXPIRY,
@@ -178,6 +179,14 @@ def _limit(text: str) -> int:
     return size
 
 
+def _idmap(text: str) -> str:
+    try:
+        idmaps.of_text(text)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidRequest("It is no id map") from error
+    return text
+
+
 PRIORITY = integer_between(0, 10)
 ENVIRONMENT: KeyType[str] = KeyType("text in one line", _environment)
 PRLIMIT: KeyType[str] = KeyType("limit or soft:hard", _prlimit)
@@ -188,6 +197,7 @@ CPU_SET: KeyType[str] = KeyType("set of numbers", _set)
 CPU: KeyType[str] = KeyType("count or set of CPUs", _cpu)
 YAML: KeyType[str] = KeyType("YAML", _yaml)
 CLOUD_CONFIG: KeyType[str] = KeyType("cloud-init data", _cloud_config)
+IDMAP: KeyType[str] = KeyType("id map", _idmap)
 UUID: KeyType[str] = KeyType("UUID", _uuid)
 RAW_LXC: KeyType[str] = KeyType("liblxc configuration", _raw_lxc)
 
@@ -336,11 +346,11 @@ _VOLATILE = KeyTable(
     _any("volatile.base_image", STRING, "Fingerprint of the image it was made from"),
     _any("volatile.cloud-init.instance-id", UUID, "Instance id for cloud-init"),
     _any("volatile.evacuate.origin", STRING, "Member it was evacuated from"),
-    _any("volatile.last_state.idmap", STRING, "Id map of the files on the disk"),
+    _any("volatile.last_state.idmap", IDMAP, "Id map of the files on the disk"),
     _any("volatile.last_state.power", STRING, "Whether it ran when it was last seen"),
-    _any("volatile.idmap.base", STRING, "First host id of its map"),
-    _any("volatile.idmap.current", STRING, "Id map in use"),
-    _any("volatile.idmap.next", STRING, "Id map of the next start"),
+    _any("volatile.idmap.base", UNSIGNED32, "First host id of its map"),
+    _any("volatile.idmap.current", IDMAP, "Id map in use"),
+    _any("volatile.idmap.next", IDMAP, "Id map of the next start"),
     _any("volatile.apply_quota", STRING, "Size to apply at the next start"),
     _any("volatile.uuid", UUID, "Identity of the instance"),
     _any("volatile.uuid.generation", UUID, "Identity of its present state"),

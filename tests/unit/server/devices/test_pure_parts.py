@@ -97,6 +97,7 @@ def test_no_proxy_address(text: str) -> None:
     ("config", "reason"),
     [
         ({"listen": "tcp:1.2.3.4:1", "connect": "tcp:1.2.3.4:1-2"}, "Mismatch"),
+        ({"listen": "tcp:1.2.3.4:1-9", "connect": "tcp:1.2.3.4:1-2"}, "Mismatch"),
         ({"listen": "unix:/x", "connect": "tcp:1.2.3.4:1-2"}, "Mismatch"),
         ({"listen": "tcp:1.2.3.4:1", "connect": "udp:1.2.3.4:1", "proxy_protocol": "true"}, "PROXY header"),
         ({"listen": "unix:@x", "connect": "tcp:1.2.3.4:1", "mode": "0600"}, "non-abstract"),

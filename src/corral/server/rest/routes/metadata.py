@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
-from corral.server.instances import keys as instances
+from corral.server.instances.described_keys import DESCRIBED, UNSET
 from corral.server.keys import Key, KeyTable
 from corral.server.networks import keys as networks
 from corral.server.projects import keys as projects
@@ -39,7 +39,7 @@ def compose() -> dict[str, dict[str, Groups]]:
         "project": _grouped(
             projects.TABLE, lambda name: _first(name, ("features", "limits", "restricted"), "specific")
         ),
-        "instance": _grouped(instances.KEYS, lambda name: _INSTANCE_GROUPS.get(name.split(".")[0], "miscellaneous")),
+        "instance": _grouped(DESCRIBED, lambda name: _INSTANCE_GROUPS.get(name.split(".")[0], "miscellaneous")),
     }
     for kind, table in (
         ("bridge", networks.BRIDGE_KEYS),
@@ -71,8 +71,9 @@ def _grouped(table: KeyTable, group_of: Callable[[str], str]) -> Groups:
 def _describe(key: Key[Any]) -> dict[str, str]:
     kind = key.type.name if key.type.name in ("bool", "integer") else "string"
     description = {"longdesc": "", "shortdesc": key.doc, "type": kind, "liveupdate": "yes" if key.live else "no"}
-    if key.default is not None:
-        description["defaultdesc"] = f"`{key.default}`"
+    default = key.default if key.default is not None else UNSET.get(key.name)
+    if default is not None:
+        description["defaultdesc"] = f"`{default}`"
     if key.scope != "global":
         description["scope"] = key.scope
     if key.applies:
