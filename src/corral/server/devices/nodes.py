@@ -237,7 +237,7 @@ async def hide(device: DeviceContext, target: str) -> None:
     """Unmount a path of the running container; nothing where the container just ended."""
     try:
         async with asyncio.timeout(VISIT_TIMEOUT_S):
-            await in_thread_abandonable(inside.detach, device.pid, target)
+            await in_thread_abandonable(inside.detach, device.pid, target, device.owner)
     except ProcessLookupError:
         return
     except TimeoutError:

@@ -111,4 +111,4 @@ def sort_key(item: tuple[str, Mapping[str, str]]) -> tuple[int, str, str]:
     """Order of attaching: NICs and the rest by name, then disks by path, so that mounts come after their parents."""
     name, config = item
     is_disk = config.get("type") == "disk"
-    return (1 if is_disk else 0, config.get("path", "") if is_disk else "", name)
+    return (1 if is_disk else 0, "/" + config.get("path", "").lstrip("/") if is_disk else "", name)

@@ -53,10 +53,15 @@ def visit(pid: int, call: Callable[[], T]) -> T:
     return results[0]
 
 
-def _act_as(uid: int, gid: int) -> None:
-    """Make files for another user with the calling thread, which keeps its capabilities."""
+def _become(uid: int, gid: int) -> None:
+    """Have the calling thread touch files with another user's rights, and none of its own."""
     _libc.setfsgid(gid)
     _libc.setfsuid(uid)
+
+
+def _act_as(uid: int, gid: int) -> None:
+    """Make files for another user with the calling thread, which keeps its capabilities."""
+    _become(uid, gid)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     data = ctypes.create_string_buffer(24)
     if _libc.capget(header, data) != 0:
@@ -95,12 +100,16 @@ def attach(pid: int, tree: int, target: str, owner: tuple[int, int], propagation
     visit(pid, call)
 
 
-def detach(pid: int, target: str) -> None:
-    """Unmount what lies on a path in the namespace of a process, and remove the target where it is empty."""
+def detach(pid: int, target: str, owner: tuple[int, int]) -> None:
+    """Unmount what lies on a path in the namespace of a process, and remove the target where it is empty.
+
+    Only as far as the container's root user may, `owner`: the target may lie in a directory of the host's.
+    """
 
     def call() -> None:
         with contextlib.suppress(OSError):
             mount.unmount(target, lazy=True)
+        _become(*owner)
         with contextlib.suppress(OSError):
             found = os.lstat(target)
             if stat.S_ISDIR(found.st_mode):

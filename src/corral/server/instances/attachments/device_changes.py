@@ -16,7 +16,7 @@ from corral.server.instances import expand, running, store
 from corral.server.instances.attachments import attach, device_journal
 from corral.server.instances.attachments.device_journal import Journal
 from corral.server.instances.limits import live
-from corral.server.instances.model import DEFAULT_PROJECT, Instance, devices_dir
+from corral.server.instances.model import DEFAULT_PROJECT, Devices, Instance, devices_dir
 from corral.server.networks.model import NetworkType
 from corral.server.networks.store import list_networks
 from corral.server.rollback import Rollback
@@ -49,7 +49,13 @@ def plan(old: Instance, new: Instance) -> DeviceChanges:
         else:
             removed.append(name)
             added.append(name)
-    return DeviceChanges(removed, added, updated)
+    leaving, devices = _in_order(removed, old.expanded_devices)[::-1], new.expanded_devices
+    return DeviceChanges(leaving, _in_order(added, devices), _in_order(updated, devices))
+
+
+def _in_order(names: list[str], devices: Devices) -> list[str]:
+    """The order in which devices are attached: of what is mounted, parents come first."""
+    return sorted(names, key=lambda name: registry.sort_key((name, devices[name])))
 
 
 async def forget(
@@ -243,7 +249,8 @@ async def finish(context: Context, instance: Instance) -> None:
     log.warning("A change of container %s was cut short: it is made to agree with its record", instance.storage_name)
     for name, config, volatile in journal.plugged:
         await _try(instance, name, _take_out(context, instance, name, config, volatile))
-    present = [name for name in sorted(journal.names) if name in instance.expanded_devices]
+    devices = instance.expanded_devices
+    present = _in_order([name for name in journal.names if name in devices], devices)
     await attach.reserve_again(context, instance, present)
     for name in present:
         await _try(instance, name, _plug_again(context, instance, name))

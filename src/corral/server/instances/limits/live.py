@@ -49,7 +49,7 @@ def _show_guest_api(context: Context, instance: Instance, container: RunningCont
     """Put /dev/lxd into the container or take it out."""
     try:
         # Also before it is put there: the key may say the same in another word.
-        inside.detach(container.init_pid, guests.MOUNT_POINT)
+        inside.detach(container.init_pid, guests.MOUNT_POINT, guests.root_ids(instance))
         if guests.is_offered(instance.expanded_config):
             tree = mount.open_tree(guests.directory(context.member), recursive=False)
             try:
