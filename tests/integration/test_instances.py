@@ -317,6 +317,12 @@ def test_one_verb_at_a_time(api: Api, daemon: Daemon, make_instance: Make) -> No
     api.set_state(name, "stop", force=True)
     api.wait(slow)
     assert get(api, name)["status"] == "Stopped"
+    api.set_state(name, "start")
+    for pending in ("stop", "restart"):
+        slow = api.start("PUT", f"/1.0/instances/{name}/state", {"action": pending, "timeout": 60})
+        api.set_state(name, "restart", force=True)
+        api.wait(slow)
+        assert get(api, name)["status"] == "Running"
 
 
 def test_two_starts_are_one(api: Api, daemon: Daemon, make_instance: Make) -> None:

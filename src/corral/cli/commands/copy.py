@@ -78,7 +78,8 @@ def copy_instance(plan: Plan) -> None:
         _refresh_config(plan, body)
     if not plan.target_name and not plan.invocation.text("target-project"):
         urls = (operation.get("resources") or {}).get("instances") or []
-        if len(urls) != 1:
+        # A copy within a server works on two: the new one, and its origin.
+        if not urls:
             raise CorralError("Failed to get the new instance name")
         output.line(f"Instance name is: {str(urls[0]).partition('?')[0].rpartition('/')[2]}")
     if was_running and plan.is_move and not plan.live:

@@ -83,7 +83,7 @@ def _check_time(text_: str) -> str:
     try:
         parse_time(text_)
     except ValueError as error:
-        raise CorralError(f"Invalid expiration date: {error}") from error
+        raise CorralError(f"Invalid expiration date {text_!r}: give it as in 2030-01-31T12:00:00Z") from error
     return text_
 
 

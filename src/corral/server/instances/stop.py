@@ -164,18 +164,25 @@ def parse_signal(text: str) -> int:
 async def restart_instance(
     context: Context, project: str, name: str, *, force: bool = False, timeout_s: float = -1
 ) -> None:
-    """Stop a running instance and start it again; an ephemeral one is kept."""
+    """Stop a running instance and start it again; an ephemeral one is kept.
+
+    By force it ends a graceful stop that somebody waits for.
+    """
     instance = await context.db.read(store.get_instance, project, name)
-    async with busy.claim(context, instance.id, "restart", ()):
+    kill = force or timeout_s == 0
+    container = running.find(context, instance)
+    if kill and container is not None and busy.holder(context, instance.id) in ("stop", "restart"):
+        await _kill(context, container)
+    async with busy.claim(context, instance.id, "restart", ("stop", "restart") if kill else ()) as waited:
         instance = await context.db.read(store.reload, instance.id)
         container = running.find(context, instance)
-        if container is None:
+        if container is None and not waited:
             raise InvalidRequest(ALREADY_STOPPED)
-        kill = force or timeout_s == 0
-        if container.frozen and not kill:
-            raise InvalidRequest("Instance is not running")
-        await end(context, instance, container, timeout_s=0 if kill else timeout_s)
-        instance = await context.db.read(store.reload, instance.id)
+        if container is not None:
+            if container.frozen and not kill:
+                raise InvalidRequest("Instance is not running")
+            await end(context, instance, container, timeout_s=0 if kill else timeout_s)
+            instance = await context.db.read(store.reload, instance.id)
         await start.launch(context, instance)
     start.publish(context, instance, "instance-restarted")
 
