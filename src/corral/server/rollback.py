@@ -55,11 +55,13 @@ class Rollback:
                 log.exception("Undo step %s failed", getattr(fn, "__qualname__", fn))
 
 
-async def together(*work: Awaitable[Any]) -> None:
-    """Await several works beside each other, all of them to their ends; then raise what the first failed with."""
-    for outcome in await asyncio.gather(*work, return_exceptions=True):
+async def together(*work: Awaitable[Any]) -> list[Any]:
+    """Await several works beside each other, all to their ends: what they return, or what the first failed with."""
+    outcomes = await asyncio.gather(*work, return_exceptions=True)
+    for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
+    return outcomes
 
 
 async def finish(work: Any) -> Any:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from corral.server.rollback import Rollback, finish
+from corral.server.rollback import Rollback, finish, together
 
 
 async def test_undo_runs_in_reverse_when_the_work_fails() -> None:
@@ -89,3 +89,20 @@ async def test_finish_returns_and_raises_like_the_work() -> None:
     assert await finish(answer()) == 42
     with pytest.raises(ValueError, match="no"):
         await finish(fail())
+
+
+async def test_works_beside_each_other_all_end() -> None:
+    ended: list[str] = []
+
+    async def work(name: str, error: Exception | None = None) -> str:
+        await asyncio.sleep(0)
+        ended.append(name)
+        if error is not None:
+            raise error
+        return name
+
+    assert await together(work("a"), work("b")) == ["a", "b"]
+    ended.clear()
+    with pytest.raises(ValueError, match="first"):
+        await together(work("c", ValueError("first")), work("d", ValueError("second")), work("e"))
+    assert ended == ["c", "d", "e"]

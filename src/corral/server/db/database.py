@@ -7,6 +7,8 @@ The function gets a `Tx` and its arguments; it cannot await, so no transaction e
 """
 
 import asyncio
+import contextlib
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +19,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from corral.errors import CorralError, InternalError, OutOfSpace, Unavailable
 from corral.server.db import changes
 from corral.server.db.changes import Changes
-from corral.server.host.threads import Unbroken, call
+from corral.server.host.threads import Unbroken, call, in_thread
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,7 +77,7 @@ def explain(path: str, error: sqlite3.Error) -> CorralError | None:
     """What the failure of a database file means for the user; None where the statement was wrong, not the file."""
     name = getattr(error, "sqlite_errorname", "")
     if name in _FULL:
-        return OutOfSpace(f"The disk of the database {path} is full: free some space there and try again ({error})")
+        return OutOfSpace(f"{_full(path)} ({error})")
     if name.startswith(_DAMAGED):
         return InternalError(f"The database {path} cannot be read, restore it from a backup: {error}")
     if name.startswith(_UNWRITABLE):
@@ -161,6 +163,15 @@ class Database:
             task.cancel()
             return future.result()
 
+    async def flush(self) -> None:
+        """Wait until all that `write_behind` wrote is on the disk; the database serves others meanwhile."""
+        try:
+            await in_thread(self._flush)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise OutOfSpace(_full(self._path)) from error
+            raise InternalError(f"The database {self._path} cannot be written: {error}") from error
+
     async def close(self) -> None:
         """Checkpoint the log and close the file."""
         if self._connection is not None:
@@ -240,12 +251,25 @@ class Database:
             raise meaning from error
         return result
 
+    def _flush(self) -> None:
+        # What is no longer in the log is in the file itself, and was brought there with a wait for the disk.
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+
     def _check_space(self) -> None:
         if self._path == ":memory:":
             return
         stat = os.statvfs(os.path.dirname(self._path) or ".")
         if stat.f_bavail * stat.f_frsize < RESERVED_BYTES:
-            raise OutOfSpace(f"The disk of the database {self._path} is full: free some space there and try again")
+            raise OutOfSpace(_full(self._path))
+
+
+def _full(path: str) -> str:
+    return f"The disk of the database {path} is full: free some space there and try again"
 
 
 def _count_pages(connection: sqlite3.Connection) -> int:

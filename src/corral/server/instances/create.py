@@ -163,22 +163,27 @@ async def make_instance(context: Context, new: NewInstance, config: Mapping[str,
         async with busy.claim(context, instance.id, "create"):
             volatile = await check_expanded(context, instance)
             undo.add(in_thread, delete.remove_files, context, instance)
-            _, root = registry.find_root_disk(instance.expanded_devices)
-            volume = await filling.make(instance, root)
-            undo.add(filling.discard, context, volume)
-            await in_thread(_prepare_directory, context, instance, volume, filling.is_empty)
             undo.add(attach.remove_all, context, instance)
-            instance = await context.db.write(_finish, instance, volatile, volume, filling)
-            await together(
+            volume, _ = await together(
+                _fill(context, instance, filling, undo),
                 # A copy may have the addresses of its origin: they are to be changed before it starts.
-                attach.reserve_again(context, instance, list(instance.expanded_devices)),
-                backup_file.write(context, instance, volume),
+                attach.reserve_again(context, instance, list(instance.expanded_devices), volatile),
             )
+            await in_thread(_prepare_directory, context, instance, volume, filling.is_empty)
+            instance = await context.db.write_behind(_finish, instance, volatile, volume, filling)
+            await together(context.db.flush(), backup_file.write(context, instance, volume))
             undo.commit()
     details = {"type": instance.type.value, "storage-pool": volume.pool.name}
     source = url("/1.0/instances", instance.name, project=instance.project)
     context.events.publish(Lifecycle("instance-created", source, instance.project, context=details))
     return instance
+
+
+async def _fill(context: Context, instance: Instance, filling: Filling, undo: Rollback) -> Volume:
+    _, root = registry.find_root_disk(instance.expanded_devices)
+    volume = await filling.make(instance, root)
+    undo.add(filling.discard, context, volume)
+    return volume
 
 
 def _insert(tx: Tx, new: NewInstance, config: Mapping[str, str]) -> Instance:

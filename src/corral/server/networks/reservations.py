@@ -166,12 +166,19 @@ def _write(site: Site, network: Network, reservation: Reservation) -> bool:
     with contextlib.suppress(FileNotFoundError):
         if path.read_text() == f"{line}\n":
             return False
-    directory.mkdir(parents=True, exist_ok=True)
-    # Outside the directory: dnsmasq reads every file in it.
-    new = directory.with_name(f".{reservation.file_name}.new")
-    new.write_text(f"{line}\n")
-    new.chmod(0o644)
-    new.replace(path)
+    try:
+        # Nobody misses what a new file does not hold yet, and dnsmasq reads it again when it is whole.
+        with path.open("x") as file:
+            file.write(f"{line}\n")
+    except FileNotFoundError:
+        directory.mkdir(parents=True, exist_ok=True)
+        return _write(site, network, reservation)
+    except FileExistsError:
+        # Outside the directory: dnsmasq reads every file in it.
+        new = directory.with_name(f".{reservation.file_name}.new")
+        new.write_text(f"{line}\n")
+        new.chmod(0o644)
+        new.replace(path)
     return True
 
 

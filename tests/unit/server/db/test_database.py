@@ -1,5 +1,7 @@
 """Transactions, schema and the key-value tables."""
 
+import errno
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.errors import InternalError
+from corral.errors import InternalError, OutOfSpace
 from corral.server.db import rows, schema
 from corral.server.db.database import Database, Tx
 
@@ -149,4 +151,24 @@ async def test_what_is_written_behind_is_there_and_goes_to_the_disk_with_the_nex
     assert await database.read(count_projects) == 3
     normal, full = 1, 2
     assert modes == [normal, full]
+    await database.close()
+
+
+async def test_what_was_written_behind_is_brought_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database(tmp_path / "db.bin")
+    await database.open(schema.cluster)
+    await database.write_behind(insert_project, "first")
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+    await database.flush()
+    assert synced == [str(tmp_path / "db.bin-wal")]
+
+    for number, expected in ((errno.ENOSPC, OutOfSpace), (errno.EIO, InternalError)):
+
+        def fail(fd: int, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "fdatasync", fail)
+        with pytest.raises(expected, match=r"db\.bin"):
+            await database.flush()
     await database.close()

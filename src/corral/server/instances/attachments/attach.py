@@ -117,11 +117,13 @@ async def reserve(context: Context, instance: Instance, names: list[str], volati
             await kind.reserve(device_context(context, instance, name, config, volatile))
 
 
-async def reserve_again(context: Context, instance: Instance, names: list[str]) -> None:
+async def reserve_again(
+    context: Context, instance: Instance, names: list[str], volatile: Mapping[str, str | None] | None = None
+) -> None:
     """Give devices back what they had reserved, as far as nobody else took it."""
     for name in names:
         try:
-            await reserve(context, instance, [name], {})
+            await reserve(context, instance, [name], volatile or {})
         except CorralError as error:
             log.warning("Device %s of %s has lost its reservation: %s", name, instance.storage_name, error)
 
