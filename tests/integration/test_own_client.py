@@ -102,6 +102,15 @@ def test_a_move_changes_what_it_is_told_to(ours: Client, profile: str, make_inst
         ours("storage", "delete", "other")
 
 
+def test_a_copy_without_a_name_gets_one(ours: Client, make_instance: Callable[..., str]) -> None:
+    name = make_instance(start=False)
+    answer = ours("copy", name)
+    assert answer.startswith("Instance name is: ")
+    copy = answer.split()[-1]
+    assert copy != name
+    ours("delete", copy)
+
+
 def test_a_server_that_is_no_cluster(ours: Client) -> None:
     asked = (("add", "x"), ("group", "list"), ("role", "add", "x", "y"), ("remove", "x"), ("list",), ("list-tokens",))
     for words in asked:
