@@ -1,10 +1,12 @@
 """Backups go to the real LXD and come from it, optimized and not, with snapshots."""
 
 import os
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from conftest import client_of
 from harness import programs
@@ -56,8 +58,14 @@ def check(lxc: Client, name: str) -> None:
     assert lxc("file", "pull", f"{name}/root/file", "-").strip() == "old"
 
 
-@pytest.mark.parametrize("flags", [["--compression", "squashfs"], ["--optimized-storage"]])
-@pytest.mark.parametrize("outwards", [True, False])
+OPTIMIZED = "--optimized-storage"
+"""Only inwards: the real LXD 5.0.2 hangs now and then when it imports such a backup, one of its own, too."""
+
+
+@pytest.mark.parametrize(
+    ("outwards", "flags"),
+    [(True, ["--compression", "squashfs"]), (False, ["--compression", "squashfs"]), (False, [OPTIMIZED])],
+)
 def test_instances(lxc: Client, other: Client, tmp_path: Path, outwards: bool, flags: list[str]) -> None:
     source, target = (lxc, other) if outwards else (other, lxc)
     archive = tmp_path / "backup"
@@ -75,8 +83,7 @@ def test_instances(lxc: Client, other: Client, tmp_path: Path, outwards: bool, f
             client.run("delete", "-f", name)
 
 
-@pytest.mark.parametrize("flags", [[], ["--optimized-storage"]])
-@pytest.mark.parametrize("outwards", [True, False])
+@pytest.mark.parametrize(("outwards", "flags"), [(True, []), (False, []), (False, [OPTIMIZED])])
 def test_custom_volumes(lxc: Client, other: Client, tmp_path: Path, outwards: bool, flags: list[str]) -> None:
     source, target = (lxc, other) if outwards else (other, lxc)
     archive = tmp_path / "backup"
@@ -91,6 +98,42 @@ def test_custom_volumes(lxc: Client, other: Client, tmp_path: Path, outwards: bo
     finally:
         for client, pool, name in ((source, here, "sent"), (target, there, "received")):
             client.run("storage", "volume", "delete", pool, name)
+
+
+def members(archive: Path) -> dict[str, bytes]:
+    """The files of a backup by name; what is no description is only said to be a stream of btrfs."""
+    found = {}
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            file = tar.extractfile(member)
+            content = file.read() if file is not None else b""
+            found[member.name] = content if member.name.endswith(".yaml") else content[:13]
+    return found
+
+
+def test_optimized_backups_are_alike(lxc: Client, other: Client, tmp_path: Path) -> None:
+    found = []
+    for client, name in ((lxc, "ours"), (other, "theirs")):
+        make(client, "alike")
+        try:
+            client("export", "alike", tmp_path / name, OPTIMIZED)
+        finally:
+            client("delete", "-f", "alike")
+        found.append(members(tmp_path / name))
+    ours, theirs = found
+    assert set(ours) == set(theirs)
+    streams = [name for name in theirs if name.endswith(".bin")]
+    assert len(streams) == 2
+    assert {ours[name] for name in streams} == {theirs[name] for name in streams} == {b"btrfs-stream\0"}
+    for name in set(theirs) - set(streams):
+        assert shape(yaml.safe_load(ours[name])) == shape(yaml.safe_load(theirs[name])), name
+
+
+def shape(value: object, *, deep: int = 2) -> object:
+    """The keys of a description, some levels deep."""
+    if isinstance(value, dict) and deep:
+        return {key: shape(inner, deep=deep - 1) for key, inner in value.items()}
+    return type(value).__name__
 
 
 def pool_of(lxc: Client) -> str:
