@@ -24,7 +24,7 @@ umount /run/corral-scene
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/lock
 ip link set lo up
-sysctl -q -w net.ipv4.ip_forward=1
+echo 1 >/proc/sys/net/ipv4/ip_forward
 """
 """Run in new mount and network namespaces, as root."""
 
