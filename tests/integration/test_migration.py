@@ -1,6 +1,6 @@
 """Instances and custom volumes go from one server to another, whole or not at all."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -44,6 +44,13 @@ def far(other: Daemon) -> Iterator[Api]:
 
 def pull(api: Api, far: Api, path: str, collection: str, body: dict[str, Any], **more: object) -> None:
     """Have the second server fetch what is at a path of the first one."""
+    operation, source = offer(api, path, more)
+    far.run("POST", collection, {**body, "source": {**source, **more}})
+    api.wait(operation)
+
+
+def offer(api: Api, path: str, more: Mapping[str, object]) -> tuple[str, dict[str, object]]:
+    """Have the first server offer what is at a path: its operation, and what another server needs to fetch it."""
     sending = api.call("POST", path, {"migration": True, "name": "x", **more})
     source = {
         "type": "migration",
@@ -51,10 +58,8 @@ def pull(api: Api, far: Api, path: str, collection: str, body: dict[str, Any], *
         "operation": f"{SOURCE}{sending['operation']}",
         "certificate": api.get("/1.0")["environment"]["certificate"],
         "secrets": sending["metadata"]["metadata"],
-        **more,
     }
-    far.run("POST", collection, {**body, "source": source})
-    api.wait(sending["operation"])
+    return str(sending["operation"]), source
 
 
 def mark(daemon: Daemon, name: str, text: str) -> None:
@@ -152,16 +157,9 @@ MOMENTS = ("", "s0", "s1")
 def begin(api: Api, far: Api, mode: str, body: dict[str, Any], **more: object) -> list[tuple[Api, str]]:
     """Begin to bring the instance `near` to the second server; the operations of both sides."""
     if mode == "pull":
-        sending = api.call("POST", "/1.0/instances/near", {"migration": True, "name": "x"})
-        source = {
-            "type": "migration",
-            "mode": "pull",
-            "operation": f"{SOURCE}{sending['operation']}",
-            "certificate": api.get("/1.0")["environment"]["certificate"],
-            "secrets": sending["metadata"]["metadata"],
-            **more,
-        }
-        return [(far, far.start("POST", "/1.0/instances", {**body, "source": source})), (api, sending["operation"])]
+        operation, source = offer(api, "/1.0/instances/near", {})
+        fetching = far.start("POST", "/1.0/instances", {**body, "source": {**source, **more}})
+        return [(far, fetching), (api, operation)]
     source = {"type": "migration", "mode": "push", **more}
     receiving = far.call("POST", "/1.0/instances", {**body, "source": source})
     target = {

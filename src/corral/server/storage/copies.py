@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,7 +165,7 @@ async def still(context: Context, origin: Origin) -> AsyncIterator[Path]:
     if origin.snapshot or not isinstance(driver, ClonesVolumes):
         yield source.path
         return
-    clone = StoredVolume(0, source.type, source.path.with_name(f"{model.PARTIAL}{uuid.uuid4()}"))
+    clone = volumes.scratch(source)
     async with Rollback() as undo:
         undo.add(driver.delete_volume, clone)
         await driver.clone_volume(source, clone)

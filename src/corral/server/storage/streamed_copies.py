@@ -1,7 +1,6 @@
 """Copies of volumes into another pool of the same driver, in the form that it sends them: `btrfs send` and the like."""
 
 import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +30,7 @@ async def copy(context: Context, origin: Volume, snapshot: str, names: Sequence[
     assert isinstance(sender, SendsVolumes)
     assert isinstance(taker, SendsVolumes)
     present, target = volumes.stored(context.member, origin), volumes.stored(context.member, volume)
-    frozen, received = _scratch(present), _scratch(target)
+    frozen, received = volumes.scratch(present), volumes.scratch(target)
     source = present
     if snapshot:
         source = StoredVolume(0, present.type, model.snapshot_path(present.path, snapshot))
@@ -58,7 +57,3 @@ async def _send(part: SentPart, directory: Path, taker: SendsVolumes) -> Receive
 
     await command.join(send, receive)
     return ReceivedPart(part.snapshot, part.path, part.read_only, directory)
-
-
-def _scratch(volume: StoredVolume) -> StoredVolume:
-    return StoredVolume(0, volume.type, volume.path.with_name(f"{model.PARTIAL}{uuid.uuid4()}"))

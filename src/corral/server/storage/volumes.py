@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,11 @@ def path(member: Member, volume: Volume) -> Path:
 def stored(member: Member, volume: Volume) -> StoredVolume:
     """The volume as its driver sees it."""
     return StoredVolume(volume.id, volume.type, path(member, volume))
+
+
+def scratch(beside: StoredVolume) -> StoredVolume:
+    """A volume without a row for the time of a work, in a volume's pool: a restart removes what is left of it."""
+    return StoredVolume(0, beside.type, beside.path.with_name(f"{model.PARTIAL}{uuid.uuid4()}"))
 
 
 def draft(

@@ -19,7 +19,7 @@ def test_a_note_is_found_until_it_is_removed(tmp_path: Path) -> None:
 def test_a_note_that_was_only_being_made(tmp_path: Path) -> None:
     directory = tmp_path / "c1"
     directory.mkdir()
-    (directory / "changing.new").write_text('{"bef')
+    (directory / ".changing.new").write_text('{"bef')
     assert device_journal.find(directory) is None
     assert not directory.exists()
 

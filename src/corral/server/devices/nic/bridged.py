@@ -99,8 +99,11 @@ class BridgedNic:
             await addressing.reserve(device, network)
 
     async def attach(self, device: DeviceContext) -> Attachment:
+        return await self.attach_on(device, await _find_network(device))
+
+    async def attach_on(self, device: DeviceContext, network: Network | None) -> Attachment:
+        """The same for a network that was read already."""
         config = device.config
-        network = await _find_network(device)
         bridge = network.name if network is not None else config["parent"]
         if not sysfs.interface_exists(bridge):
             raise NotFound(f'Failed to start device "{device.device}": Parent device "{bridge}" doesn\'t exist')

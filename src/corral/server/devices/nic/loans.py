@@ -1,7 +1,6 @@
 """What NICs take of the host: interfaces that are lent, VLANs that are made. Noted before it is done, so that a daemon
 that dies in the middle takes nothing away: the next one gives back what the notes tell."""
 
-import contextlib
 import json
 import logging
 import os
@@ -9,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from corral.server.devices import notes
 from corral.server.devices.model import DeviceContext, encode_path
 from corral.server.host import sysfs
 from corral.server.host.network.netlink import Netlink
@@ -43,27 +43,12 @@ def namespace_file(device: DeviceContext) -> Path:
     return device.devices_dir / f"netns.{encode_path(device.device)}"
 
 
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    new = file.with_name(f".{file.name}.new")
-    new.touch(0o600)
-    new.write_text(text)
-    new.replace(file)
-
-
-def _forget(file: Path) -> None:
-    for path in (file.with_name(f".{file.name}.new"), file):
-        path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        file.parent.rmdir()
-
-
 def note(device: DeviceContext, link: str) -> Loan:
     """Note how an interface is before it is lent. Raises OSError ENODEV."""
     with Netlink() as host:
         found = host.get_link(link)
     loan = Loan(link, found.index, found.mac, found.mtu, _card_of(link))
-    _write(_loan_file(device), json.dumps(asdict(loan)))
+    notes.write(_loan_file(device), json.dumps(asdict(loan)))
     return loan
 
 
@@ -84,12 +69,12 @@ def find(device: DeviceContext, volatile: Mapping[str, str | None]) -> Loan | No
 
 def forget(device: DeviceContext) -> None:
     """The interface is back."""
-    _forget(_loan_file(device))
+    notes.remove(_loan_file(device))
 
 
 def note_vlan(device: DeviceContext, interface: str) -> None:
     """Note that the interface of a VLAN is about to be made."""
-    _write(_vlan_file(device), interface)
+    notes.write(_vlan_file(device), interface)
 
 
 def find_vlan(device: DeviceContext) -> str:
@@ -99,7 +84,7 @@ def find_vlan(device: DeviceContext) -> str:
 
 def forget_vlan(device: DeviceContext) -> None:
     """The interface of the VLAN is gone."""
-    _forget(_vlan_file(device))
+    notes.remove(_vlan_file(device))
 
 
 def take_back(device: DeviceContext, name: str, loan: Loan) -> None:

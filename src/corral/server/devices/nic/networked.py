@@ -52,7 +52,8 @@ class NetworkedNic:
         return _BRIDGED.prepare_on(device, network) if kind is _BRIDGED else await kind.prepare(device)
 
     async def attach(self, device: DeviceContext) -> Attachment:
-        return await (await _kind_of(device)).attach(device)
+        kind, network = await _look_up(device)
+        return await (_BRIDGED.attach_on(device, network) if kind is _BRIDGED else kind.attach(device))
 
     async def update(self, device: DeviceContext, old: Mapping[str, str]) -> None:
         await (await _kind_of(device)).update(device, old)

@@ -4,13 +4,13 @@ A daemon that dies in the middle of a change leaves the note: the next one finis
 what dies with the host, so the file need not outlast that.
 """
 
-import contextlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from corral.server.devices import notes
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +52,7 @@ class Journal:
 
 def write(directory: Path, journal: Journal) -> None:
     """Note a change in the instance's devices directory."""
-    directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-    new = directory / f"{_FILE}.new"
-    new.touch(0o600)
-    new.write_text(json.dumps(asdict(journal)))
-    new.replace(directory / _FILE)
+    notes.write(directory / _FILE, json.dumps(asdict(journal)))
 
 
 def find(directory: Path) -> Journal | None:
@@ -73,11 +69,7 @@ def find(directory: Path) -> Journal | None:
 
 def remove(directory: Path) -> None:
     """Forget the change."""
-    for name in (_FILE, f"{_FILE}.new"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(directory / name)
-    with contextlib.suppress(OSError):
-        directory.rmdir()
+    notes.remove(directory / _FILE)
 
 
 def of_devices(volatile: Mapping[str, str | None], names: set[str]) -> dict[str, str]:
